@@ -1,0 +1,157 @@
+"""The Draw tab: a sheet that is read while the pen moves, and how the drawing became an answer.
+
+sheet.js sends the strokes so far and answer.js shows what comes back; the stock Sketchpad stays the sheet, and its own
+picture is read after every change too, as a check on the strokes.
+"""
+
+import json
+import threading
+from collections import OrderedDict
+
+import gradio as gr
+from gradio.components.base import server
+
+from ..drawings import SHEET, read_drawings
+from ..preprocess import PictureError
+from .limits import LIMITS
+from .look import FOLDER, script
+from .reading import BLANK, Reader, strokes_from
+
+BRUSH_RADIUS = 8  # sheet pixels: a line of 16, 6 % of the sheet's side, as in training
+SCRIPTS = ("answer.js", "visit.js", "sheet.js")
+SORRY = "Something went wrong on the server. Draw again, or reload the page."
+PLACEHOLDER = {"background": None, "layers": [], "composite": None}
+
+
+class Sheet(gr.Sketchpad):
+    """gr.Sketchpad that keeps few pictures at a time: the stock one keeps whatever a client names and numbers."""
+
+    is_template = True
+
+    def get_block_name(self) -> str:
+        return "imageeditor"
+
+    @server
+    def accept_blobs(self, data):
+        """Takes one picture of a sheet: background, layer 0 or composite, of bounded size and number."""
+        index, files = data.data.get("index"), data.files
+        kind, key = data.data.get("type"), str(data.data.get("id"))
+        if kind not in ("background", "composite", "layer") or len(files) != 1 or index not in (None, "null", "0", 0, ""):
+            return
+        if len(files[0][1]) > LIMITS.blobs or len(key) > 40:
+            return
+        with _blobs:
+            if not isinstance(self.blob_storage, OrderedDict):
+                self.blob_storage = OrderedDict(self.blob_storage)
+            super().accept_blobs(data)
+            while len(self.blob_storage) > LIMITS.sheets:
+                self.blob_storage.popitem(last=False)
+
+
+_blobs = threading.Lock()
+
+
+def draw_tab(recognizer, *, collect=None) -> None:
+    """Builds the tab. collect: a visit.Collector, or None where nothing is kept."""
+    reader = Reader(recognizer)
+    working = threading.BoundedSemaphore(LIMITS.at_once)
+
+    def answered(read):
+        """Runs read() and gives its Reading, or one sentence about what is wrong with what was sent."""
+        try:
+            with working:
+                return read()
+        except PictureError as error:
+            return {"error": str(error)}
+
+    def read_sheet(strokes):
+        return answered(lambda: reader.sheet(strokes_from(strokes)))
+
+    def sheet_steps(strokes):
+        return answered(lambda: reader.sheet(strokes_from(strokes), steps=True))
+
+    def sheet_why(question):
+        question = question if isinstance(question, dict) else {}
+        against = question.get("against")
+        against = against if isinstance(against, int) and 0 <= against <= 9 else None
+        return answered(lambda: reader.why(strokes_from(question.get("strokes")), against=against))
+
+    def keep_drawing(row):
+        return answered(lambda: collect.keep(row)) if collect else {"error": "Nothing is collected here."}
+
+    def read_picture(sheet, stamp):
+        """The Sketchpad's own picture, read: {"stamp": which state of the sheet the script was at, ...the Reading}."""
+        composite = (sheet or PLACEHOLDER).get("composite")
+        reading = {"verdict": "blank", "say": BLANK, "label": None} if composite is None else None
+        reading = reading or answered(lambda: reader.picture(composite))
+        return json.dumps({"stamp": stamp if isinstance(stamp, (int, float)) else -1, **reading})
+
+    with gr.Row(elem_id="desk", equal_height=False):
+        with gr.Column(scale=5, min_width=300, elem_id="paper"):
+            pad = Sheet(
+                elem_id="pad",
+                type="pil",
+                canvas_size=(SHEET, SHEET),
+                fixed_canvas=True,
+                layers=False,
+                transforms=(),
+                buttons=[],
+                brush=gr.Brush(default_size=BRUSH_RADIUS, colors=["#000000"], color_mode="fixed"),
+                eraser=gr.Eraser(default_size=14),
+                show_label=False,
+                label="Sheet to draw a digit on",
+                container=False,
+            )
+            live = gr.HTML(
+                html_template=script("tools.html"),
+                js_on_load=script(*SCRIPTS) + "\nwindow.digitnet.startSheet({ element, trigger, server, watch });\n// 'answer'\n",
+                server_functions=[read_sheet, sheet_steps, sheet_why] + ([keep_drawing] if collect else []),
+                elem_id="tools",
+                apply_default_css=False,
+            )
+            with gr.Row(elem_id="buttons"):
+                predict = gr.Button("Predict", variant="primary", min_width=120)
+                clear = gr.Button("Clear", min_width=120)
+            gr.HTML(_examples(), elem_id="examples", apply_default_css=False, js_on_load=None)
+        with gr.Column(scale=6, min_width=300, elem_id="result"):
+            with gr.Column(elem_id="answer"):
+                label = gr.Label(num_top_classes=3, label="Answer", show_label=False, container=False)
+            gr.HTML(script("result.html"), elem_id="shown", apply_default_css=False, js_on_load=None)
+    # Out of sight: the stamp that the script gives a sheet's picture, and what was read in that picture.
+    with gr.Row(visible="hidden"):
+        stamp = gr.Number(value=-1, label="stamp")
+        picture = gr.HTML(
+            "",
+            html_template="",
+            js_on_load="watch('value', () => window.digitnet?.pictureRead(props.value));",
+            elem_id="picture",
+        )
+        by_picture = gr.Button("Read the picture", elem_id="read-picture")
+
+    quiet = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
+    stamped = "(pad, _) => [pad, window.digitnet?.stamp?.() ?? -1]"
+    pad.change(read_picture, [pad, stamp], [picture], js=stamped, trigger_mode="always_last", **quiet)
+    by_picture.click(read_picture, [pad, stamp], [picture], js=stamped, **quiet)
+    live.answer(None, None, [label], js="() => window.digitnet.label()", **quiet)
+    predict.click(None, None, None, js="() => window.digitnet.predict()", **quiet)
+    clear.click(None, None, None, js="() => window.digitnet.clear()", **quiet)
+
+
+def _examples() -> str:
+    """Drawings to click: this project's own strokes, as small pictures; the script draws them on the sheet."""
+    groups: dict[str, list[str]] = {}
+    for drawing in read_drawings(FOLDER / "examples.jsonl"):
+        group, name = drawing.writer.split("/")[-1], drawing.label
+        strokes = [[[round(float(x), 1), round(float(y), 1)] for x, y in stroke] for stroke in drawing.strokes]
+        paths = "".join(f'<polyline points="{" ".join(f"{x},{y}" for x, y in stroke)}"/>' for stroke in strokes)
+        title = f"a {name}" if drawing.digit is not None else name
+        groups.setdefault(group, []).append(
+            f"<button type='button' class='example' data-strokes='{json.dumps(strokes, separators=(',', ':'))}' "
+            f"aria-label='Draw the example: {title}' title='{title}'>"
+            f"<svg viewBox='0 0 {SHEET} {SHEET}' aria-hidden='true'>{paths}</svg></button>"
+        )
+    rows = "".join(
+        f"<div class='group'><span class='group-name'>{group}</span>{''.join(buttons)}</div>"
+        for group, buttons in groups.items()
+    )
+    return f"<p class='examples-title'>Or watch one being drawn</p><div class='groups'>{rows}</div>"

@@ -1,0 +1,200 @@
+"""picture → ink → digit: the one place where pixels are cropped, scaled or moved.
+
+Training and the page both come through here, so the network is shown in use exactly what it was shown while it learned.
+The framing is MNIST's own (LeCun, Cortes, Burges): ink on an empty field, the longer side of the ink scaled to 20 pixels
+with an anti-aliasing filter, the centre of mass moved to the centre of 28×28. Knows no network and no page.
+"""
+
+import os
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+SIDE = 28  # pixels, side of a digit
+BOX = 20  # pixels, longer side of the ink inside it
+MAX_PIXELS = 40_000_000  # a larger picture is refused before it is decoded
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "MPO")  # what a canvas, a camera or a scanner writes
+WORKING_SIDE = 640  # pixels; larger pictures are reduced to this first: 32 times what a digit keeps
+
+MIN_CONTRAST = 0.08  # of the full range; a sheet whose strongest mark is fainter than this is blank
+FAINTEST = 0.04  # of the strongest ink; anything fainter is paper
+NOISE_SIGMAS = 5.0  # paper grain below this many standard deviations is paper too
+
+
+class PictureError(ValueError):
+    """A picture that cannot be read. Its text is one sentence for the person who sent it."""
+
+
+@dataclass(frozen=True)
+class Crop:
+    """Where the ink of a picture lies: half-open pixel rows and columns of the ink array it was found in."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+
+def open_picture(path) -> Image.Image:
+    """Opens and fully decodes a picture file: the first frame, turned upright by its EXIF orientation.
+
+    path: str, path-like or a binary file object. Raises PictureError, in one sentence, for anything that is not a whole
+    picture of at most MAX_PIXELS in one of FORMATS.
+    """
+    name = f"“{Path(path).name}”" if isinstance(path, (str, os.PathLike)) else "The file"
+    try:
+        # Pillow warns about decompression bombs and damaged metadata; a stranger's file gets no benefit of the doubt.
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            with Image.open(path, formats=FORMATS) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise PictureError(
+                        f"{name} has {image.width}×{image.height} pixels; at most {MAX_PIXELS // 10**6} million are read."
+                    )
+                image.load()
+                return ImageOps.exif_transpose(image)
+    except PictureError:
+        raise
+    except FileNotFoundError as error:
+        raise PictureError(f"{name} does not exist.") from error
+    except IsADirectoryError as error:
+        raise PictureError(f"{name} is a folder, not a picture.") from error
+    except PermissionError as error:
+        raise PictureError(f"{name} may not be read: permission denied.") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise PictureError(f"{name} has too many pixels; at most {MAX_PIXELS // 10**6} million are read.") from error
+    except UnidentifiedImageError as error:
+        raise PictureError(f"{name} is not a picture this program reads (PNG, JPEG, WebP, BMP, GIF, TIFF).") from error
+    # Pillow's decoders raise whatever they trip over (OSError, SyntaxError, struct.error, ...): all mean the same here.
+    except Exception as error:
+        raise PictureError(f"{name} is damaged or not a whole picture.") from error
+
+
+def to_ink(picture) -> np.ndarray:
+    """Any picture as ink: float32, H×W, 0 paper to 1 the strongest mark a picture can hold.
+
+    picture: path, PIL.Image of any mode, or uint8 array H×W, H×W×1, H×W×3 (RGB) or H×W×4 (RGBA). Dark on light or light
+    on dark: the border says which is paper. Transparent parts are paper. A picture larger than WORKING_SIDE is reduced
+    (area average). Raises PictureError for what cannot be read.
+    """
+    gray = _reduce(_to_gray(picture))
+    # The paper is what most of the border shows; ink may touch the border, but does not cover half of it.
+    border = np.concatenate([gray[0], gray[-1], gray[1:-1, 0], gray[1:-1, -1]])
+    paper = float(np.median(border))
+    darker, lighter = paper - gray, gray - paper
+    # Which way the ink goes is told by the stronger marks, or near mid-grey paper a few specks would decide.
+    difference = darker if float(darker.max()) * paper >= float(lighter.max()) * (1.0 - paper) else lighter
+    reach = paper if difference is darker else 1.0 - paper
+    ink = np.clip(difference / max(reach, 0.25), 0.0, 1.0)
+    noise = float(np.median(np.abs(border - paper))) * 1.4826  # median absolute deviation → standard deviation
+    strongest = float(ink.max())
+    if strongest < max(MIN_CONTRAST, 2 * NOISE_SIGMAS * noise):
+        return np.zeros_like(ink)
+    ink[ink < max(FAINTEST * strongest, NOISE_SIGMAS * noise)] = 0.0
+    return ink
+
+
+def find_ink(ink: np.ndarray) -> Crop | None:
+    """The smallest box that holds all ink above zero; None where there is none. ink: H×W."""
+    rows, columns = np.flatnonzero(ink.any(axis=1)), np.flatnonzero(ink.any(axis=0))
+    if not rows.size:
+        return None
+    return Crop(int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1)
+
+
+def frame(ink: np.ndarray) -> np.ndarray | None:
+    """Ink framed the way MNIST was made: float32 28×28 in 0..1, or None where there is no ink.
+
+    ink: float H×W in 0..1, such as to_ink gives. The longer side of the inked box becomes 20 pixels; the centre of mass
+    comes to the middle, as far as the box stays inside the field. A line thinner than a pixel of the result would come
+    out as a grey shadow, so ink that is faint all over is raised until its strong parts are full.
+    """
+    crop = find_ink(ink)
+    if crop is None:
+        return None
+    inked = ink[crop.top : crop.bottom, crop.left : crop.right]
+    height, width = inked.shape
+    scale = BOX / max(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    if (width, height) == size:
+        small = inked.astype(np.float32)
+    else:
+        resized = Image.fromarray(np.ascontiguousarray(inked, dtype=np.float32)).resize(size, Image.Resampling.BILINEAR)
+        small = np.asarray(resized, dtype=np.float32)
+    strong = float(np.quantile(small[small > FAINTEST], 0.9)) if (small > FAINTEST).any() else float(small.max())
+    small = np.minimum(small / max(strong, 1e-3), 1.0) if strong < 0.98 else small
+    mass = max(float(small.sum()), 1e-6)
+    row = float((small.sum(axis=1) * (np.arange(size[1]) + 0.5)).sum()) / mass
+    column = float((small.sum(axis=0) * (np.arange(size[0]) + 0.5)).sum()) / mass
+    top = min(max(round(SIDE / 2 - row), 0), SIDE - size[1])
+    left = min(max(round(SIDE / 2 - column), 0), SIDE - size[0])
+    digit = np.zeros((SIDE, SIDE), dtype=np.float32)
+    digit[top : top + size[1], left : left + size[0]] = small
+    return digit
+
+
+def to_digit(picture) -> np.ndarray | None:
+    """picture → ink → digit in one call: float32 28×28 in 0..1, ink 1 on paper 0; None for a blank sheet.
+
+    Takes what to_ink takes and raises what it raises.
+    """
+    return frame(to_ink(picture))
+
+
+def _to_gray(picture) -> np.ndarray:
+    """Luminance, float32 H×W in 0..1, transparency laid over the paper."""
+    if isinstance(picture, (str, os.PathLike)):
+        picture = open_picture(picture)
+    if isinstance(picture, np.ndarray):
+        picture = _from_array(picture)
+    if not isinstance(picture, Image.Image):
+        raise PictureError(f"A picture is a path, a PIL image or a uint8 array, not {type(picture).__name__}.")
+    if 0 in picture.size:
+        raise PictureError("The picture has no pixels.")
+    if picture.width * picture.height > MAX_PIXELS:
+        raise PictureError(f"The picture has too many pixels; at most {MAX_PIXELS // 10**6} million are read.")
+    if picture.mode == "F" or picture.mode.startswith("I"):
+        return _deep_to_gray(picture)
+    if not picture.has_transparency_data:
+        return np.asarray(picture.convert("L"), dtype=np.float32) / 255.0
+    rgba = picture.convert("RGBA")
+    on_white = _lay_over(rgba, "white")
+    # White ink on nothing vanishes over white paper: then the paper it was meant for is black.
+    return on_white if np.ptp(on_white) >= MIN_CONTRAST else _lay_over(rgba, "black")
+
+
+def _lay_over(rgba: Image.Image, paper: str) -> np.ndarray:
+    sheet = Image.new("RGBA", rgba.size, paper)
+    return np.asarray(Image.alpha_composite(sheet, rgba).convert("L"), dtype=np.float32) / 255.0
+
+
+def _from_array(array: np.ndarray) -> Image.Image:
+    shape = array.shape
+    if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and shape[2] not in (1, 3, 4)):
+        raise PictureError(f"An array picture is uint8 H×W, H×W×3 or H×W×4, not {array.dtype} {'×'.join(map(str, shape))}.")
+    if 0 in shape:
+        raise PictureError("The picture has no pixels.")
+    return Image.fromarray(array[:, :, 0] if array.ndim == 3 and shape[2] == 1 else array)
+
+
+def _deep_to_gray(picture: Image.Image) -> np.ndarray:
+    """Modes of 16 and 32 bits a pixel, which convert("L") would clip at 255."""
+    values = np.nan_to_num(np.asarray(picture, dtype=np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+    low, high = float(values.min()), float(values.max())
+    if low >= 0.0:
+        full = next((full for full in (1.0, 255.0, 65535.0) if high <= full), high)
+        if picture.mode.startswith("I;16"):
+            full = 65535.0
+        return values / np.float32(full)
+    return (values - low) / np.float32(max(high - low, 1e-6))
+
+
+def _reduce(gray: np.ndarray) -> np.ndarray:
+    """At most WORKING_SIDE pixels a side, by area average: whole factors, so that no line is lost between samples."""
+    factor = -(-max(gray.shape) // WORKING_SIDE)
+    if factor <= 1:
+        return gray
+    return np.asarray(Image.fromarray(gray).reduce(factor), dtype=np.float32)
