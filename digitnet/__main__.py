@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
         if name in argv[:1]:
             work = importlib.import_module(f".{module}", __package__)
             work.add_arguments(command)
-            command.set_defaults(run=work.run)
+            command.set_defaults(work=work)
     arguments = parser.parse_args(argv)
     from .checkpoint import CheckpointError
     from .drawings import DrawingError
@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     from .preprocess import PictureError
 
     try:
-        return arguments.run(arguments)
+        return arguments.work.run(arguments)
     except (CheckpointError, DataError, DrawingError, PictureError) as error:
         print(error, file=sys.stderr)
         return 2

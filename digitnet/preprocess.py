@@ -6,7 +6,6 @@ with an anti-aliasing filter, the centre of mass moved to the centre of 28×28. 
 """
 
 import os
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 SIDE = 28  # pixels, side of a digit
 BOX = 20  # pixels, longer side of the ink inside it
 MAX_PIXELS = 40_000_000  # a larger picture is refused before it is decoded
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "MPO")  # what a canvas, a camera or a scanner writes
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # what a canvas, a camera or a scanner writes
 WORKING_SIDE = 640  # pixels; larger pictures are reduced to this first: 32 times what a digit keeps
 
 MIN_CONTRAST = 0.08  # of the full range; a sheet whose strongest mark is fainter than this is blank
@@ -45,17 +44,15 @@ def open_picture(path) -> Image.Image:
     picture of at most MAX_PIXELS in one of FORMATS.
     """
     name = f"“{Path(path).name}”" if isinstance(path, (str, os.PathLike)) else "The file"
+    # No warnings.catch_warnings here: it swaps a list of the whole process, and several threads read pictures at once.
     try:
-        # Pillow warns about decompression bombs and damaged metadata; a stranger's file gets no benefit of the doubt.
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            with Image.open(path, formats=FORMATS) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise PictureError(
-                        f"{name} has {image.width}×{image.height} pixels; at most {MAX_PIXELS // 10**6} million are read."
-                    )
-                image.load()
-                return ImageOps.exif_transpose(image)
+        with Image.open(path, formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise PictureError(
+                    f"{name} has {image.width}×{image.height} pixels; at most {MAX_PIXELS // 10**6} million are read."
+                )
+            image.load()
+            return ImageOps.exif_transpose(image)
     except PictureError:
         raise
     except FileNotFoundError as error:
@@ -83,18 +80,27 @@ def to_ink(picture) -> np.ndarray:
     gray = _reduce(_to_gray(picture))
     # The paper is what most of the border shows; ink may touch the border, but does not cover half of it.
     border = np.concatenate([gray[0], gray[-1], gray[1:-1, 0], gray[1:-1, -1]])
-    paper = float(np.median(border))
-    darker, lighter = paper - gray, gray - paper
+    paper = _median(border)
+    darkest, lightest = paper - gray.min(), gray.max() - paper
     # Which way the ink goes is told by the stronger marks, or near mid-grey paper a few specks would decide.
-    difference = darker if float(darker.max()) * paper >= float(lighter.max()) * (1.0 - paper) else lighter
-    reach = paper if difference is darker else 1.0 - paper
-    ink = np.clip(difference / max(reach, 0.25), 0.0, 1.0)
-    noise = float(np.median(np.abs(border - paper))) * 1.4826  # median absolute deviation → standard deviation
-    strongest = float(ink.max())
+    dark = float(darkest) * float(paper) >= float(lightest) * (1.0 - float(paper))
+    reach = max(float(paper if dark else 1 - paper), 0.25)
+    noise = float(_median(np.abs(border - paper))) * 1.4826  # median absolute deviation → standard deviation
+    strongest = min(float((darkest if dark else lightest) / np.float32(reach)), 1.0)
     if strongest < max(MIN_CONTRAST, 2 * NOISE_SIGMAS * noise):
-        return np.zeros_like(ink)
-    ink[ink < max(FAINTEST * strongest, NOISE_SIGMAS * noise)] = 0.0
+        return np.zeros_like(gray)
+    # In place from here: on a whole sheet, every further array costs more than what is done with it.
+    ink = paper - gray if dark else gray - paper
+    ink /= np.float32(reach)
+    np.clip(ink, 0.0, 1.0, out=ink)
+    ink *= ink >= np.float32(max(FAINTEST * strongest, NOISE_SIGMAS * noise))
     return ink
+
+
+def _median(values: np.ndarray) -> np.float32:
+    """np.median of an even number of float32 values, without its many checks; a sheet's border always has that many."""
+    ordered, middle = np.sort(values), values.size // 2
+    return (ordered[middle - 1] + ordered[middle]) / np.float32(2)
 
 
 def find_ink(ink: np.ndarray) -> Crop | None:
@@ -124,7 +130,7 @@ def frame(ink: np.ndarray) -> np.ndarray | None:
     else:
         resized = Image.fromarray(np.ascontiguousarray(inked, dtype=np.float32)).resize(size, Image.Resampling.BILINEAR)
         small = np.asarray(resized, dtype=np.float32)
-    strong = float(np.quantile(small[small > FAINTEST], 0.9)) if (small > FAINTEST).any() else float(small.max())
+    strong = _strong(small)
     small = np.minimum(small / max(strong, 1e-3), 1.0) if strong < 0.98 else small
     mass = max(float(small.sum()), 1e-6)
     row = float((small.sum(axis=1) * (np.arange(size[1]) + 0.5)).sum()) / mass
@@ -134,6 +140,17 @@ def frame(ink: np.ndarray) -> np.ndarray | None:
     digit = np.zeros((SIDE, SIDE), dtype=np.float32)
     digit[top : top + size[1], left : left + size[0]] = small
     return digit
+
+
+def _strong(small: np.ndarray) -> float:
+    """How strong the strong parts are: the 0.9 quantile (np.quantile's, without its many checks) of what is not faint."""
+    ordered = np.sort(small[small > FAINTEST])
+    if not ordered.size:
+        return float(small.max())
+    place = 0.9 * (ordered.size - 1)
+    below = int(place)
+    above = min(below + 1, ordered.size - 1)
+    return float(ordered[below] + (ordered[above] - ordered[below]) * np.float32(place - below))
 
 
 def to_digit(picture) -> np.ndarray | None:
@@ -161,12 +178,10 @@ def _to_gray(picture) -> np.ndarray:
     if not picture.has_transparency_data:
         return np.asarray(picture.convert("L"), dtype=np.float32) / 255.0
     rgba = picture.convert("RGBA")
-    on_white = _lay_over(rgba, "white")
-    # White ink on nothing vanishes over white paper: then the paper it was meant for is black.
-    return on_white if np.ptp(on_white) >= MIN_CONTRAST else _lay_over(rgba, "black")
-
-
-def _lay_over(rgba: Image.Image, paper: str) -> np.ndarray:
+    # Light ink on nothing vanishes over white paper: where all that is solid is light, the paper it was meant for is black.
+    luminance, opacity = np.asarray(rgba.convert("L")), np.asarray(rgba.getchannel("A"))
+    solid = luminance[opacity >= 230]
+    paper = "black" if solid.size and solid.min() >= 160 and opacity.min() < 230 else "white"
     sheet = Image.new("RGBA", rgba.size, paper)
     return np.asarray(Image.alpha_composite(sheet, rgba).convert("L"), dtype=np.float32) / 255.0
 
@@ -182,7 +197,9 @@ def _from_array(array: np.ndarray) -> Image.Image:
 
 def _deep_to_gray(picture: Image.Image) -> np.ndarray:
     """Modes of 16 and 32 bits a pixel, which convert("L") would clip at 255."""
-    values = np.nan_to_num(np.asarray(picture, dtype=np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+    values = np.array(picture, dtype=np.float32)
+    finite = np.isfinite(values)
+    values[~finite] = np.median(values[finite]) if finite.any() else 0.0  # a hole in a scan shows what is around: paper
     low, high = float(values.min()), float(values.max())
     if low >= 0.0:
         full = next((full for full in (1.0, 255.0, 65535.0) if high <= full), high)

@@ -12,7 +12,8 @@ import torch
 
 from . import checkpoint as checkpoints
 from .checkpoint import Calibration, Checkpoint
-from .model import DIGITS, DigitNet, folded
+from .engine import OnnxEngine, TorchEngine
+from .model import DIGITS, DigitNet
 from .preprocess import SIDE, to_digit
 from .views import Viewer
 
@@ -44,16 +45,24 @@ class Prediction:
 class Recognizer:
     """Reads handwritten digits. Made by Recognizer.load(); safe to call from several threads."""
 
-    def __init__(self, model: DigitNet, calibration: Calibration | None = None, card: dict | None = None):
-        """model: a trained DigitNet; calibration: how to read its logits; card: what is known of its making."""
+    def __init__(
+        self, model: DigitNet | TorchEngine | OnnxEngine, calibration: Calibration | None = None, card: dict | None = None
+    ):
+        """model: a trained DigitNet, or an engine; calibration: how to read its logits; card: what is known of its making."""
         self.calibration = calibration or Calibration()
         self.card = card or {}
         self.viewer = Viewer()
-        self._network = folded(model).to(memory_format=torch.channels_last)
+        self._network = TorchEngine(model) if isinstance(model, DigitNet) else model
 
     @classmethod
     def load(cls, path=None) -> "Recognizer":
-        """The repository's checkpoint from any working directory, or PATH. Raises CheckpointError in one sentence."""
+        """The repository's checkpoint from any working directory, or PATH: a checkpoint, or an export that ends in .onnx.
+
+        Raises CheckpointError in one sentence.
+        """
+        if path is not None and str(path).endswith(".onnx"):
+            engine = OnnxEngine(path)
+            return cls(engine, engine.calibration, engine.card)
         return cls.from_checkpoint(checkpoints.load(path))
 
     @classmethod
@@ -97,9 +106,8 @@ class Recognizer:
     def logits(self, digits: torch.Tensor) -> torch.Tensor:
         """digits float32 N×28×28 in 0..1 → logits of every view, float32 N×V×11."""
         with torch.inference_mode():
-            views = self.viewer(digits.view(-1, 1, SIDE, SIDE))
-            logits = self._network(views.contiguous(memory_format=torch.channels_last))
-        return logits.float().view(len(digits), len(self.viewer), -1)
+            logits = self._network(self.viewer(digits.view(-1, 1, SIDE, SIDE)))
+        return logits.view(len(digits), len(self.viewer), -1)
 
     def _probabilities(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """logits …×11 → probabilities of the digits …×10, probability that it is one …; float64, so that sums are 1."""
@@ -140,7 +148,7 @@ class Recognizer:
         near = torch.nn.functional.max_pool2d(base.view(1, 1, SIDE, SIDE), 7, 1, 3).flatten() > 0.3
         tried = near.nonzero().flatten()
         with torch.inference_mode():
-            logits = self._network(torch.cat([base.view(1, SIDE, SIDE), changed[tried]]).unsqueeze(1)).float()[:, :DIGITS]
+            logits = self._network(torch.cat([base.view(1, SIDE, SIDE), changed[tried]]).unsqueeze(1))[:, :DIGITS]
         best, second = logits[0].topk(2).indices.tolist()
         other = second if against is None else against
         margins = logits[:, best] - logits[:, other]

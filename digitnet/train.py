@@ -32,7 +32,7 @@ class TrainConfig:
     of the moving average of the weights, a step. reject_weight: of the loss that says whether it is a digit at all.
     """
 
-    epochs: int = 60
+    epochs: int = 32
     samples: int = 60_000
     batch_size: int = 256
     lr: float = 2e-3
@@ -42,9 +42,9 @@ class TrainConfig:
     average: float = 0.998
     reject_weight: float = 0.3
     plateau_factor: float = 0.3
-    plateau_patience: int = 2
-    stop_patience: int = 7
-    min_gain: float = 1e-3
+    plateau_patience: int = 1
+    stop_patience: int = 5
+    min_gain: float = 5e-3
     seed: int = 0
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
