@@ -325,6 +325,35 @@ def summary(report: dict) -> str:
     return "\n".join(lines)
 
 
+def readme_rows(report: dict) -> list[str]:
+    """The rows of the README's table of figures, as they must stand there: what, figure, n. For a full report."""
+    mnist, drawings, refusal, seeds = report["mnist"], report["drawings"], report["refusal"], report["mnist"]["seeds"]
+    low, high = drawings["interval"]
+    n, renderings = f"{mnist['n']:,} pictures", f"{drawings['n']:,} drawings, {drawings['renderings']:,} renderings"
+    others = ", ".join(f"{row['n']:,} {name}" for name, row in refusal["others"].items())
+    rows = [
+        ("MNIST test, through `Recognizer`", f"{mnist['views']:.2%}", n),
+        (
+            "… without the 15 disputed labels",
+            f"{mnist['views_without_disputed']:.2%}",
+            f"{mnist['n'] - mnist['disputed']:,} pictures",
+        ),
+        ("… the network alone, one view", f"{mnist['plain']:.2%}", n),
+        ("… the recipe, mean ± standard deviation", f"{seeds['mean']:.2%} ± {seeds['spread']:.2%}", f"{seeds['n']} seeds"),
+        ("**Pen drawings of people it never saw**", f"**{drawings['accuracy']:.2%}** ({low:.1%} to {high:.1%})", renderings),
+        *(
+            (f"… from {name}", f"{row['accuracy']:.2%}", f"{row['n']:,} drawings by {row['writers']} writers")
+            for name, row in drawings["sources"].items()
+        ),
+        ("Calibration error (15 bins), drawings", f"{drawings['calibration_error']:.2%}", renderings),
+        ("Calibration error (15 bins), MNIST test", f"{mnist['calibration_error']:.2%}", n),
+        ("Digits against everything else, AUROC of `p_digit`", f"{refusal['auroc']:.2%}", others),
+        ("Other things answered “not a digit”", f"{refusal['others_refused']:.2%}", others),
+        ("Digits wrongly answered “not a digit”", f"{refusal['digits_refused']:.2%}", renderings),
+    ]
+    return [f"| {what} | {figure} | {size} |" for what, figure, size in rows]
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", metavar="FILE", help="default: the repository's own")
     parser.add_argument("--data", metavar="FOLDER", help="data root with MNIST/ and pen/ (default: DIGITNET_DATA, else data/)")
@@ -343,6 +372,8 @@ def run(args: argparse.Namespace) -> int:
     if out is not None:
         write_atomically(out, lambda file: file.write((json.dumps(report, indent=1) + "\n").encode()))
         print(f"Saved {out}.")
+    if "seeds" in report["mnist"] and "drawings" in report:
+        print("For the README:", *readme_rows(report), sep="\n")
     from .charts import draw_charts
 
     for chart in draw_charts(report, loaded_history(path), results):
