@@ -22,13 +22,13 @@ class AugmentConfig:
     digits; fade: weakest ink, as a share of full.
     """
 
-    turn: float = 12.0
-    lean: float = 0.2
-    zoom: float = 0.12
-    shift: float = 1.5
-    bend: float = 0.8
+    turn: float = 10.0
+    lean: float = 0.15
+    zoom: float = 0.1
+    shift: float = 1.0
+    bend: float = 0.7
     knots: int = 6
-    pen: float = 0.7
+    pen: float = 0.6
     fade: float = 0.7
 
 

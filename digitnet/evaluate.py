@@ -23,11 +23,10 @@ from . import checkpoint as checkpoints
 from .checkpoint import write_atomically
 from .doodles import doodles, pairs
 from .drawings import Drawing, Rendering, find_drawings, part_of, render
-from .mnist import DISPUTED, load_mnist, split
+from .mnist import DISPUTED, data_root, load_mnist, split
 from .model import DIGITS
 from .preprocess import SIDE, frame
 from .recognizer import Recognizer
-from .train_command import data_root
 
 BINS = 15  # of the calibration error
 COPIES = 4  # renderings of each report drawing: brush, size and place at random

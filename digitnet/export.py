@@ -99,9 +99,17 @@ def to_onnx(checkpoint: Checkpoint) -> bytes:
     program.save(file, external_data=False)
     proto = onnx.load_from_string(file.getvalue())
     proto.producer_name = "digitnet"
-    proto.doc_string = "ink: 0 paper to 1 ink, framed as MNIST (digitnet.preprocess). logits: ten digits, then 'a digit at all'."
+    proto.doc_string = (
+        "ink: 0 paper to 1 ink, framed as MNIST (digitnet.preprocess). logits: ten digits, then 'a digit at all'."
+    )
     # The exporter notes its source lines, paths of this machine included, at every node.
-    for item in (*proto.graph.node, *proto.graph.value_info, *proto.graph.initializer, *proto.graph.input, *proto.graph.output):
+    for item in (
+        *proto.graph.node,
+        *proto.graph.value_info,
+        *proto.graph.initializer,
+        *proto.graph.input,
+        *proto.graph.output,
+    ):
         del item.metadata_props[:]
     del proto.graph.metadata_props[:]
     notes = {
@@ -143,7 +151,11 @@ def drawings_to_check(root, *, count: int = 300) -> tuple[np.ndarray, str]:
     scribbles = doodles(count // 3 if found else count, seed=7)
     order = np.random.default_rng(7).permutation(len(found))[:count]
     drawn = render([*(found[i] for i in order), *scribbles], copies=1, seed=7, vary=False).digits
-    named = f"{len(order)} pen drawings and {len(scribbles)} doodles" if found else f"{len(scribbles)} doodles (no pen drawings under {root})"
+    named = (
+        f"{len(order)} pen drawings and {len(scribbles)} doodles"
+        if found
+        else f"{len(scribbles)} doodles (no pen drawings under {root})"
+    )
     return drawn, named
 
 
@@ -156,7 +168,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = 'Use it: Recognizer.load("digitnet.onnx"), or any program with an ONNX runtime.'
     parser.add_argument("--checkpoint", metavar="FILE", help="the checkpoint to export (default: checkpoints/digitnet.pt)")
     parser.add_argument("--out", metavar="FILE", default="digitnet.onnx", help="the file to write (default: digitnet.onnx)")
-    parser.add_argument("--data", metavar="FOLDER", help="data root whose pen/ drawings are compared (default: DIGITNET_DATA, else data/)")
+    parser.add_argument(
+        "--data",
+        metavar="FOLDER",
+        help="data root whose pen/ drawings are compared (default: DIGITNET_DATA, else data/)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -175,6 +191,8 @@ def run(args: argparse.Namespace) -> int:
         print(f"{out} was not written: its answers differ from PyTorch's by more than {TOLERANCE:g}.", file=sys.stderr)
         return 1
     write_atomically(out, lambda file: file.write(exported))
-    print(f"Wrote {out}: {len(exported) / 1e6:.1f} MB, opset {OPSET}, ink N×1×28×28 → probabilities N×10, p_digit N, logits N×11.")
+    print(
+        f"Wrote {out}: {len(exported) / 1e6:.1f} MB, opset {OPSET}, ink N×1×28×28 → probabilities N×10, p_digit N, logits N×11."
+    )
     print(f'Try it: python -c "from digitnet import Recognizer; print(Recognizer.load({str(out)!r}).calibration)"')
     return 0

@@ -4,6 +4,7 @@ torchvision reads and downloads it; it is imported only here and only when asked
 """
 
 import hashlib
+import os
 from pathlib import Path
 
 import torch
@@ -21,6 +22,11 @@ SHA256 = {
 
 class DataError(RuntimeError):
     """Data that is missing or damaged. Its text is one sentence that says what to do."""
+
+
+def data_root(given: str | None = None) -> Path:
+    """Where data lies: `given` (--data), else DIGITNET_DATA, else data/ in the working directory."""
+    return Path(given or os.environ.get("DIGITNET_DATA") or "data")
 
 
 def load_mnist(root, *, train: bool) -> tuple[torch.Tensor, torch.Tensor]:

@@ -7,6 +7,7 @@ it is first needed: a sheet with one digit never needs it. Knows no network and 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from PIL import Image
@@ -202,7 +203,7 @@ def _cut(piece: Piece, line: float) -> list[Piece]:
         places.append(low + int(profile[low:high].argmin()))
     edges = [0, *places, piece.width]
     parts = []
-    for left, right in zip(edges[:-1], edges[1:], strict=True):
+    for left, right in pairwise(edges):
         ink = piece.ink[:, left:right]
         inner = find_ink(ink)
         if inner is not None:

@@ -20,6 +20,8 @@ from . import checkpoint as checkpoints
 from .augment import AugmentConfig, augment
 from .checkpoint import Checkpoint, CheckpointError
 from .dataset import DataConfig, Pool, TrainingData, build
+from .engine import fast_bf16
+from .mnist import data_root
 from .model import DIGITS, DigitNet, ModelConfig
 
 
@@ -32,19 +34,19 @@ class TrainConfig:
     of the moving average of the weights, a step. reject_weight: of the loss that says whether it is a digit at all.
     """
 
-    epochs: int = 32
+    epochs: int = 24
     samples: int = 60_000
-    batch_size: int = 256
+    batch_size: int = 128
     lr: float = 2e-3
-    min_lr: float = 2e-5
-    warmup: int = 300
+    min_lr: float = 1e-5
+    warmup: int = 500
     weight_decay: float = 0.02
-    average: float = 0.998
+    average: float = 0.9985
     reject_weight: float = 0.3
-    plateau_factor: float = 0.3
-    plateau_patience: int = 1
-    stop_patience: int = 5
-    min_gain: float = 5e-3
+    plateau_factor: float = 0.5
+    plateau_patience: int = 0
+    stop_patience: int = 6
+    min_gain: float = 0.02
     seed: int = 0
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -71,6 +73,8 @@ QUICK = TrainConfig(
     augment=AugmentConfig(turn=8, lean=0.1, zoom=0.08, bend=0.5, pen=0.4),
 )
 """The quick recipe: MNIST and doodles alone, about a minute on two cores; for the first start without a checkpoint."""
+QUICK_TO_99 = 2
+"""Epochs of the quick recipe after which its mean test accuracy is 99.0 %; chosen on validation, as QUICK's own are."""
 
 
 def pick_device(name: str | None = None) -> torch.device:
@@ -80,13 +84,6 @@ def pick_device(name: str | None = None) -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-def fast_bf16(device: torch.device) -> bool:
-    """Whether bfloat16 convolutions are quicker than float32 ones there, by what the hardware says of itself."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported() and torch.cpu._is_avx512_bf16_supported()
 
 
 def loss_of(logits: torch.Tensor, labels: torch.Tensor, reject_weight: float) -> torch.Tensor:
@@ -375,10 +372,10 @@ def train(
     return path
 
 
-def train_quick(out: Path, root, *, say: Callable[[str], None] = print) -> Path:
-    """The quick recipe, saved as OUT: for the page's first start where there is no checkpoint."""
+def train_quick(out: Path, root=None, *, say: Callable[[str], None] = print) -> Path:
+    """The quick recipe, saved as OUT: for the page's first start where there is no checkpoint. root: see data_root."""
     folder = Path("runs") / f"quick-{datetime.now():%Y%m%d-%H%M%S}"
-    return train(QUICK, root, folder, out=out, say=say)
+    return train(QUICK, root or data_root(), folder, out=out, say=say)
 
 
 def _plain(value):

@@ -1,17 +1,12 @@
 """python -m digitnet train: flags → TrainConfig → train(), into a new folder under runs/."""
 
 import argparse
-import os
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
+from .mnist import data_root
 from .train import QUICK, TrainConfig, pick_device, train
-
-
-def data_root(given: str | None) -> Path:
-    """--data, else DIGITNET_DATA, else data/."""
-    return Path(given or os.environ.get("DIGITNET_DATA") or "data")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

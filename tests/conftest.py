@@ -17,11 +17,16 @@ from digitnet.drawings import SHEET, read_drawings
 
 ROOT = Path(__file__).resolve().parent.parent
 CHROMIUM = "/usr/bin/chromium"
-ARGUMENTS = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
-PATIENCE = 60  # seconds for anything that must happen at all: a busy machine is no failure
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+PATIENCE = 120  # seconds for anything that must happen at all: a busy machine is no failure
 
 
 def free_port() -> int:
@@ -58,7 +63,7 @@ class App:
 
     def wait_for(self, pattern: str) -> re.Match:
         """The first match in the output, as soon as it is there; fails when the process ends without it."""
-        deadline = time.monotonic() + 2 * PATIENCE
+        deadline = time.monotonic() + 5 * PATIENCE
         while time.monotonic() < deadline:
             ended = self.process.poll() is not None
             if match := re.search(pattern, self.output):
@@ -109,8 +114,11 @@ def served(tmp_path_factory):
     """The address of the page, served once for all tests, and the folder of its temporary files."""
     temporary = tmp_path_factory.mktemp("gradio")
     app = App("--port", free_port(), env={"GRADIO_TEMP_DIR": str(temporary)})
-    yield app.address(), temporary
-    assert app.end() == 0, app.output
+    try:
+        yield app.address(), temporary
+    finally:
+        code = app.end()
+    assert code == 0, app.output
 
 
 @pytest.fixture(scope="session")

@@ -262,10 +262,11 @@ def test_examples_are_drawn_on_the_sheet_and_read(visit):
     assert len(names) >= 8 and "a star" in names and "a heart" in names
     for name, wanted in (("a 3", "3"), ("2026", "2026")):
         visitor.page.locator(f".example[title='{name}']").first.click()
-        visitor.until("t => document.querySelector(\"#answer [data-testid='label-output-value']\")?.textContent.trim() === t", wanted)
+        visitor.until("t => window.digitnet.shown().label?.label === t", wanted)
         visitor.until("() => window.digitnet.idle() && !window.digitnet.replaying()")
         assert visitor.label == wanted
     for name in ("a star", "a heart"):
         visitor.page.locator(f".example[title='{name}']").click()
-        visitor.until("() => window.digitnet.idle() && !window.digitnet.replaying() && document.querySelector('#pad').dataset.inked")
+        visitor.until("() => !window.digitnet.replaying() && document.querySelector('#pad').dataset.inked")
+        visitor.settled()
         assert visitor.said.startswith("This does not look like a digit."), name

@@ -1,26 +1,29 @@
 """The Draw tab: a sheet that is read while the pen moves, and how the drawing became an answer.
 
 sheet.js sends the strokes so far and answer.js shows what comes back; the stock Sketchpad stays the sheet, and its own
-picture is read after every change too, as a check on the strokes.
+picture is read too when the pen rests, as a check on the strokes.
 """
 
+import base64
+import io
 import json
 import threading
 from collections import OrderedDict
 
 import gradio as gr
 from gradio.components.base import server
+from PIL import Image
 
 from ..drawings import SHEET, read_drawings
-from ..preprocess import PictureError
+from ..preprocess import PictureError, open_picture
 from .limits import LIMITS
 from .look import FOLDER, script
 from .reading import BLANK, Reader, strokes_from
 
 BRUSH_RADIUS = 8  # sheet pixels: a line of 16, 6 % of the sheet's side, as in training
 SCRIPTS = ("answer.js", "visit.js", "sheet.js")
-SORRY = "Something went wrong on the server. Draw again, or reload the page."
-PLACEHOLDER = {"background": None, "layers": [], "composite": None}
+# Gradio finds the names of a component's own events in its script, in quotes: 'answer' tells the Label to show what came.
+START = "window.digitnet.startSheet({ element, server, trigger: () => trigger('answer') });\n"
 
 
 class Sheet(gr.Sketchpad):
@@ -79,12 +82,15 @@ def draw_tab(recognizer, *, collect=None) -> None:
     def keep_drawing(row):
         return answered(lambda: collect.keep(row)) if collect else {"error": "Nothing is collected here."}
 
-    def read_picture(sheet, stamp):
-        """The Sketchpad's own picture, read: {"stamp": which state of the sheet the script was at, ...the Reading}."""
-        composite = (sheet or PLACEHOLDER).get("composite")
-        reading = {"verdict": "blank", "say": BLANK, "label": None} if composite is None else None
-        reading = reading or answered(lambda: reader.picture(composite))
-        return json.dumps({"stamp": stamp if isinstance(stamp, (int, float)) else -1, **reading})
+    def sheet_picture(png):
+        """The Sketchpad's own picture, as base64: a check on the strokes."""
+        return answered(lambda: reader.picture(_decoded(png)))
+
+    def read_picture(sheet):
+        """The same through Gradio's own way, for a page whose script cannot reach the Sketchpad."""
+        composite = (sheet or {}).get("composite")
+        blank = {"verdict": "blank", "say": BLANK, "label": None}
+        return json.dumps(blank if composite is None else answered(lambda: reader.picture(composite)))
 
     with gr.Row(elem_id="desk", equal_height=False):
         with gr.Column(scale=5, min_width=300, elem_id="paper"):
@@ -104,8 +110,8 @@ def draw_tab(recognizer, *, collect=None) -> None:
             )
             live = gr.HTML(
                 html_template=script("tools.html"),
-                js_on_load=script(*SCRIPTS) + "\nwindow.digitnet.startSheet({ element, trigger, server, watch });\n// 'answer'\n",
-                server_functions=[read_sheet, sheet_steps, sheet_why] + ([keep_drawing] if collect else []),
+                js_on_load=script(*SCRIPTS) + START,
+                server_functions=[read_sheet, sheet_steps, sheet_why, sheet_picture] + ([keep_drawing] if collect else []),
                 elem_id="tools",
                 apply_default_css=False,
             )
@@ -117,24 +123,31 @@ def draw_tab(recognizer, *, collect=None) -> None:
             with gr.Column(elem_id="answer"):
                 label = gr.Label(num_top_classes=3, label="Answer", show_label=False, container=False)
             gr.HTML(script("result.html"), elem_id="shown", apply_default_css=False, js_on_load=None)
-    # Out of sight: the stamp that the script gives a sheet's picture, and what was read in that picture.
-    with gr.Row(visible="hidden"):
-        stamp = gr.Number(value=-1, label="stamp")
-        picture = gr.HTML(
-            "",
-            html_template="",
-            js_on_load="watch('value', () => window.digitnet?.pictureRead(props.value));",
-            elem_id="picture",
-        )
-        by_picture = gr.Button("Read the picture", elem_id="read-picture")
+    # Out of sight: the way by Gradio's own upload, and what was read in that picture.
+    picture = gr.HTML(
+        "",
+        html_template="<i></i>",
+        js_on_load="watch('value', () => window.digitnet?.pictureRead(props.value));",
+        elem_id="picture",
+        visible="hidden",
+    )
+    by_picture = gr.Button("Read the picture", elem_id="read-picture", visible="hidden")
 
     quiet = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
-    stamped = "(pad, _) => [pad, window.digitnet?.stamp?.() ?? -1]"
-    pad.change(read_picture, [pad, stamp], [picture], js=stamped, trigger_mode="always_last", **quiet)
-    by_picture.click(read_picture, [pad, stamp], [picture], js=stamped, **quiet)
+    # The Sketchpad's change event has no listener on purpose: for each it would upload three pictures up to five times.
+    by_picture.click(read_picture, [pad], [picture], trigger_mode="always_last", **quiet)
     live.answer(None, None, [label], js="() => window.digitnet.label()", **quiet)
     predict.click(None, None, None, js="() => window.digitnet.predict()", **quiet)
     clear.click(None, None, None, js="() => window.digitnet.clear()", **quiet)
+
+
+def _decoded(png) -> Image.Image:
+    """A picture that came as base64. PictureError if it is none, or too large."""
+    try:
+        content = base64.b64decode(png, validate=True) if isinstance(png, str) and len(png) < LIMITS.blobs else b""
+    except ValueError:
+        content = b""
+    return open_picture(io.BytesIO(content))
 
 
 def _examples() -> str:

@@ -36,15 +36,15 @@ def script(*names: str) -> str:
 
 
 def theme() -> gr.themes.Base:
-    """The page's own theme; fonts come with Gradio, from this server."""
+    """The page's own theme; fonts come with Gradio, from this server (its semi-bold files lack most letters)."""
     return gr.themes.Base(
         primary_hue=INDIGO,
         secondary_hue=INDIGO,
         neutral_hue=gr.themes.colors.slate,
         radius_size=gr.themes.sizes.radius_lg,
         text_size=gr.themes.sizes.text_md,
-        font=(gr.themes.LocalFont("IBM Plex Sans"), "system-ui", "sans-serif"),
-        font_mono=(gr.themes.LocalFont("IBM Plex Mono"), "ui-monospace", "monospace"),
+        font=(gr.themes.LocalFont("IBM Plex Sans", weights=(400, 700)), "system-ui", "sans-serif"),
+        font_mono=(gr.themes.LocalFont("IBM Plex Mono", weights=(400, 700)), "ui-monospace", "monospace"),
     ).set(
         body_background_fill="#f6f4ef",
         body_background_fill_dark="#11141b",

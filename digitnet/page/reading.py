@@ -22,7 +22,8 @@ from .limits import LIMITS
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
 BLANK = "The sheet is blank. Draw a digit, or a number like 2026."
 LONGEST_JOIN = 4  # neighbouring pieces that may make up one digit
-SEVERAL_ABOVE = 0.5  # every digit of a number must be read at least this well, for several to be believed over one
+SEVERAL_ABOVE = 0.5  # where every digit of a number is read at least this well, several are believed over one
+NOT_ONE_BELOW = 0.3  # where one digit is read no better than this, several need only be read better on the whole
 PHOTO_SHOWN = 900  # pixels, longer side of the photo sent back
 
 
@@ -174,8 +175,7 @@ class Reader:
         parts = self._best_line(pieces)
         if len(parts) < 2:
             return whole, []
-        weakest = min(part.score for part in parts)
-        return whole, parts if weakest > SEVERAL_ABOVE and weakest > whole.score else []
+        return whole, parts if _several(whole, parts) else []
 
     def _best_line(self, pieces: Sequence[segment.Piece]) -> list[Part]:
         """The pieces, neighbours joined where that reads better: the best path through all ways to join them."""
@@ -255,6 +255,14 @@ class Reader:
 def _piece_of(ink: np.ndarray) -> segment.Piece:
     box = find_ink(ink)
     return segment.Piece(box, ink[box.top : box.bottom, box.left : box.right])
+
+
+def _several(whole: Part, parts: Sequence[Part]) -> bool:
+    """Whether the parts are more likely a number than the whole is one digit."""
+    together = math.exp(sum(math.log(part.score) for part in parts) / len(parts))
+    if together <= whole.score:
+        return False
+    return min(part.score for part in parts) > SEVERAL_ABOVE or (whole.score < NOT_ONE_BELOW and together > SEVERAL_ABOVE)
 
 
 def _doubtful(part: Part) -> bool:
