@@ -54,13 +54,13 @@ def main(arguments=None) -> int:
                 server_port=options.port,
                 share=options.share and not os.environ.get("SPACE_ID"),
                 auth=options.auth,
-                mcp_server=options.mcp,
+                mcp_server=options.mcp or None,
                 prevent_thread_lock=True,
                 quiet=True,
                 **launch_settings(),
             )
     except OSError:
-        return _fail(_port_sentence(options.port))
+        return _fail(_port_sentence(options.host, options.port))
     print(f"digitnet reads at {address}", flush=True)
     if public:
         print(f"Anyone can open {public} for a week.", flush=True)
@@ -132,8 +132,10 @@ def _train_quick() -> str | None:
     return None if DEFAULT.exists() else "Training was stopped before there was anything to keep; start python app.py again."
 
 
-def _port_sentence(port) -> str:
+def _port_sentence(host, port) -> str:
     port = port or os.environ.get("GRADIO_SERVER_PORT")
+    if host and port:
+        return f"{host}:{port} cannot be listened on: the port is taken or the address is not this machine's. Choose others."
     if port:
         return f"Port {port} is taken. Stop the program that uses it, or choose another one with --port."
     return "All ports from 7860 on are taken. Choose another one with --port."

@@ -1,7 +1,7 @@
 """python -m digitnet predict: many pictures → lines or a CSV, in one order, in memory that does not grow with their number.
 
-Files are decoded and framed in threads, a bounded window ahead of the network. A picture that cannot be read costs its
-own row and no more. Knows no page and no training.
+Threads decode, frame and read a few pictures each, within a bounded window. A picture that cannot be read costs its own
+row and no more. Knows no page and no training.
 """
 
 import argparse
@@ -20,15 +20,17 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+import torch
 
 from .preprocess import PictureError, to_digit
-from .recognizer import BATCH, Prediction, Recognizer
+from .recognizer import Prediction, Recognizer
 
 SUFFIXES = frozenset(
     (".png", ".jpg", ".jpeg", ".jpe", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm")
 )
 COLUMNS = ("picture", "digit", "confidence", "verdict", "p_digit", "error")
-WINDOW = 4 * BATCH  # pictures decoded ahead of the network at most
+CHUNK = 16  # pictures a worker reads at a time; with their views, enough for a full-speed batch
+AHEAD = 3  # chunks a worker begun or waiting
 
 
 def find_pictures(arguments: Iterable[str]) -> Iterator[str]:
@@ -61,25 +63,29 @@ def read_files(
 ) -> Iterator[tuple[str, Prediction | PictureError]]:
     """(path, what was read in it, or why nothing could be), in the order of the paths, however many they are.
 
-    workers: threads that decode and frame while the network reads; None for one per core. At most WINDOW pictures are
-    held at a time.
+    workers: threads that each decode, frame and read CHUNK pictures at a time; None for one per core. Taken from `paths`
+    are at most AHEAD chunks a worker more than was given out. Quickest where PyTorch itself uses one thread.
     """
     paths, waiting = iter(paths), deque()
-    with ThreadPoolExecutor(workers or os.cpu_count() or 1, thread_name_prefix="decode") as pool:
+    workers = workers or os.cpu_count() or 1
+    with ThreadPoolExecutor(workers, thread_name_prefix="read") as pool:
         try:
             while True:
-                for path in itertools.islice(paths, WINDOW - len(waiting)):
-                    waiting.append((path, pool.submit(_digit_of, path)))
+                while len(waiting) < AHEAD * workers and (chunk := list(itertools.islice(paths, CHUNK))):
+                    waiting.append(pool.submit(_read_chunk, recognizer, chunk))
                 if not waiting:
                     return
-                batch = [waiting.popleft() for _ in range(min(BATCH, len(waiting)))]
-                digits = [future.result() for _, future in batch]
-                readable = [digit for digit in digits if not isinstance(digit, PictureError)]
-                answers = iter(recognizer.read(readable))
-                for (path, _), digit in zip(batch, digits, strict=True):
-                    yield path, digit if isinstance(digit, PictureError) else next(answers)
+                yield from waiting.popleft().result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _read_chunk(recognizer: Recognizer, paths: list[str]) -> list[tuple[str, Prediction | PictureError]]:
+    digits = [_digit_of(path) for path in paths]
+    answers = iter(recognizer.read([digit for digit in digits if not isinstance(digit, PictureError)]))
+    return [
+        (path, digit if isinstance(digit, PictureError) else next(answers)) for path, digit in zip(paths, digits, strict=True)
+    ]
 
 
 def _digit_of(path: str) -> np.ndarray | PictureError | None:
@@ -175,7 +181,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoint", metavar="FILE", help="a checkpoint, or an export in .onnx (default: checkpoints/digitnet.pt)"
     )
-    parser.add_argument("--workers", type=int, metavar="N", help="threads that decode pictures (default: one per core)")
+    parser.add_argument("--workers", type=int, metavar="N", help="threads that read pictures (default: one per core)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -188,10 +194,13 @@ def run(args: argparse.Namespace) -> int:
     if first is None:
         raise PictureError(f"No pictures in {', '.join(args.pictures)}; name a folder, a file, or a glob in quotes.")
     paths = itertools.chain([first], paths)
-    recognizer = Recognizer.load(args.checkpoint)
-    if args.out:
-        return _write(recognizer, paths, args)
-    return _print(recognizer, paths, args)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the workers are the threads: inside one of them, more would only wait for each other
+    try:
+        recognizer = Recognizer.load(args.checkpoint)
+        return (_write if args.out else _print)(recognizer, paths, args)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _print(recognizer: Recognizer, paths: Iterator[str], args: argparse.Namespace) -> int:
@@ -236,8 +245,8 @@ def _write(recognizer: Recognizer, paths: Iterator[str], args: argparse.Namespac
                     failed += 1
                     with bar.external_write_mode(file=sys.stderr):
                         print(f"{_shown(path)}: {answer}", file=sys.stderr)
-                if read % BATCH == 0:
-                    file.flush()  # what is lost to a cut is at most a batch
+                if read % CHUNK == 0:
+                    file.flush()  # what is lost to a cut is at most a chunk
                 bar.update()
         text.detach()
     seconds = time.perf_counter() - began

@@ -125,9 +125,9 @@ def test_the_baseline_is_the_basic_example_and_learns(mnist):
     assert sum(p.numel() for p in BaselineNet().parameters()) == 1_199_882
     assert BaselineNet().eval()(torch.zeros(2, 1, 28, 28)).exp().sum(1).tolist() == pytest.approx([1, 1], abs=1e-5)
     said = []
-    rows = train_baseline(mnist, epochs=2, seed=0, batches=40, say=said.append)
+    rows = train_baseline(mnist, epochs=2, seed=0, batches=10, say=said.append)
     assert [row["epoch"] for row in rows] == [1, 2] and rows[1]["seconds"] >= rows[0]["seconds"]
-    assert rows[1]["test"] > 0.5 and len(said) == 2
+    assert rows[1]["test"] > 0.3 and len(said) == 2  # a guess is right one time in ten
 
 
 def test_a_part_that_fails_is_told_and_costs_only_itself(weights, tmp_path, capsys, monkeypatch):
@@ -160,3 +160,23 @@ def test_the_help_names_every_part():
         [sys.executable, "-m", "digitnet", "benchmark", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert all(f"  {part} " in done.stdout for part in PARTS) and "nothing else running" in done.stdout
+
+
+def test_the_baseline_s_first_mean_of_99_is_the_floor_of_the_quick_recipe(monkeypatch):
+    log = [{"seconds": 50.0 * epoch, "test": test} for epoch, test in ((1, 0.985), (2, 0.989), (3, 0.991), (4, 0.992))]
+    quick = {"seconds": 6.0, "test": 0.9905, "test_views": 0.992, "imports_mb": 300.0, "peak_mb": 420.0}
+    asked = []
+
+    def in_child(work, settings):
+        asked.append((work, settings["seed"], settings["epochs"]))
+        return {"log": log} if work == "baseline" else quick
+
+    monkeypatch.setattr(benchmark, "in_child", in_child)
+    effort = Effort(seeds=2, baseline_seeds=1, baseline_epochs=4)
+    figures, notes = benchmark.measure_accuracy(effort, {"data": "data"})
+    by_name = {item.name: item for item in figures}
+    floor = by_name["quick recipe, the length for 99.0 %"].floor
+    assert by_name[floor].median == 150.0 and "3 epochs (first mean of 99.0 %)" in floor
+    assert by_name["quick recipe, the length for 99.0 %"].n == 2 and notes["baseline_logs"] == [log]
+    assert [work for work, *_ in asked] == ["baseline", "quick", "quick", "quick", "quick"], "the two loops take turns"
+    assert "0.04 × “baseline, 3 epochs" in table(figures)

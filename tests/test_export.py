@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -100,35 +99,6 @@ def test_the_recognizer_keeps_its_contract(path, checkpoint):
     views, names, votes = by_onnx.views_of(by_torch(SEVEN).seen.astype(np.float32) / 255)
     assert len(views) == len(names) == len(votes)
     assert np.abs(by_onnx.saliency(by_torch(SEVEN).seen / np.float32(255))).max() == pytest.approx(1.0)
-
-
-def test_bfloat16_and_float32_agree(checkpoint):
-    """Where the processor has no bfloat16 of its own this runs all the same, only slower."""
-    digits, _ = drawings_to_check(DATA, count=200)
-    ink = list(digits.astype(np.float32) / 255)
-    half, full = (
-        Recognizer(TorchEngine(checkpoint.model, half=half), checkpoint.calibration).read(ink) for half in (True, False)
-    )
-    differences = [np.abs(np.subtract(a.probabilities, b.probabilities)).max() for a, b in zip(half, full, strict=True)]
-    assert max(differences) < 0.01
-
-
-@pytest.mark.parametrize("precision", [True, False])
-def test_folding_changes_no_answer(precision):
-    torch.manual_seed(0)
-    model = DigitNet(ModelConfig((8, 16), (1, 2)))
-    ink = torch.rand(64, 1, 28, 28)
-    model.train()(ink)  # batch-norm statistics that are not zero and one
-    with torch.inference_mode():
-        expected = model.eval()(ink)
-    got = TorchEngine(model, half=precision)(ink)
-    assert got.dtype == torch.float32 and torch.allclose(got, expected, atol=0.05 if precision else 1e-4)
-
-
-def test_onnx_runtime_is_imported_only_for_onnx():
-    code = "import sys, digitnet.recognizer; print('onnxruntime' in sys.modules, 'onnx' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["False", "False"]
 
 
 def test_without_onnx_runtime_one_sentence_says_so(path, monkeypatch):

@@ -19,7 +19,7 @@ from digitnet.__main__ import main
 from digitnet.checkpoint import Checkpoint
 from digitnet.drawings import draw
 from digitnet.model import DigitNet, ModelConfig
-from digitnet.predict import COLUMNS, WINDOW, find_pictures, line_of, read_files
+from digitnet.predict import AHEAD, CHUNK, COLUMNS, find_pictures, line_of, read_files
 
 ROOT = Path(__file__).parents[1]
 
@@ -225,11 +225,11 @@ def test_it_looks_no_further_ahead_than_the_window(recognizer, tmp_path):
             yield str(tmp_path / "one.png")
 
     stream = read_files(recognizer, endless(), workers=2)
-    for _ in range(WINDOW + 10):
+    for _ in range(10 * CHUNK):
         path, answer = next(stream)
         assert not isinstance(answer, PictureError) and path.endswith("one.png")
     stream.close()
-    assert len(taken) <= 3 * WINDOW
+    assert len(taken) <= (10 + 2 * AHEAD) * CHUNK
 
 
 def test_order_is_kept_whatever_a_picture_costs(recognizer, tmp_path):

@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from PIL import Image
@@ -22,6 +23,7 @@ from .limits import LIMITS
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
 BLANK = "The sheet is blank. Draw a digit, or a number like 2026."
 LONGEST_JOIN = 4  # neighbouring pieces that may make up one digit
+GAP_COST = 8.0  # what a gap inside a digit costs, as a logarithm, per height of the writing: strokes of one digit lie close
 SEVERAL_ABOVE = 0.5  # where every digit of a number is read at least this well, several are believed over one
 NOT_ONE_BELOW = 0.3  # where one digit is read no better than this, several need only be read better on the whole
 PHOTO_SHOWN = 900  # pixels, longer side of the photo sent back
@@ -117,7 +119,7 @@ class Reader:
         image = open_picture(path)
         ink = segment.photo_ink(image)
         parts = self._best_line(segment.find_pieces(ink, most=LIMITS.pieces)) if ink.any() else []
-        whole = parts[0] if len(parts) == 1 else self._part(segment.join([_piece_of(ink)])) if ink.any() else None
+        whole = parts[0] if len(parts) == 1 else self._part(_piece_of(ink)) if parts else None
         reading = self._answer(whole, parts if len(parts) > 1 else [])
         if not parts:
             reading["say"] = "No writing found in this picture. Try a closer photo, with dark ink and even light."
@@ -181,19 +183,21 @@ class Reader:
         """The pieces, neighbours joined where that reads better: the best path through all ways to join them."""
         n = len(pieces)
         tallest = max((piece.height for piece in pieces), default=0)
-        spans, joined = [], []
+        spans, joined, costs = [], [], []
         for start in range(n):
             for end in range(start + 1, min(n, start + LONGEST_JOIN) + 1):
                 piece = segment.join(pieces[start:end])
                 if end - start > 1 and piece.width > 1.3 * max(piece.height, 0.5 * tallest):
                     break
+                gaps = sum(max(b.box.left - a.box.right, 0) for a, b in pairwise(pieces[start:end]))
                 spans.append((start, end))
                 joined.append(piece)
+                costs.append(GAP_COST * gaps / tallest)
         parts = self._parts(joined) if joined else []
         best: list[tuple[float, list[Part]]] = [(0.0, [])] + [(-math.inf, [])] * n
-        for (start, end), part in sorted(zip(spans, parts, strict=True), key=lambda item: item[0][1]):
+        for (start, end), part, cost in sorted(zip(spans, parts, costs, strict=True), key=lambda item: item[0][1]):
             # Weighted by the pieces it covers: else fewer digits would always look better than more.
-            score = best[start][0] + (end - start) * math.log(part.score)
+            score = best[start][0] + (end - start) * math.log(part.score) - cost
             if score > best[end][0]:
                 best[end] = (score, [*best[start][1], part])
         return best[n][1]
@@ -209,6 +213,7 @@ class Reader:
             "p_digit": prediction.p_digit,
             "probabilities": list(prediction.probabilities),
             "seen": [_pack(prediction.seen)],
+            "thumb": _pack(prediction.seen),
             "number": None,
         }
         if parts:

@@ -89,12 +89,15 @@
       brush = tool;
       editor.on("change", () => {
         revision += 1;
+        pending = true;
         setTimeout(changed, 0); // the history holds the stroke after this task
       });
       overlay = digitnet.make("div", { class: "overlay", "aria-hidden": "true" });
       pad().querySelector(".pixi-target").append(overlay);
       const hint = digitnet.make("p", { class: "pad-hint", "aria-hidden": "true" }, "Draw here");
       pad().querySelector(".pixi-target").append(hint);
+      pad().querySelector(".image-container").removeAttribute("aria-label"); // "Click to upload": not here
+      pad().querySelector(".image-container").removeAttribute("aria-dropeffect");
       canvas().setAttribute("role", "img");
       canvas().setAttribute("aria-label", "Sheet to draw on with mouse, pen or finger");
       holdStill();
@@ -113,6 +116,13 @@
       box.addEventListener("pointerdown", (event) => {
         if (event.isTrusted) replaying += 1; // a hand on the sheet ends the replay
       }, { capture: true });
+      // The Sketchpad hears fingers as touches: those of a second one, and any while it is down, are kept from it.
+      for (const type of ["touchstart", "touchmove"]) {
+        box.addEventListener(type, (event) => event.touches.length > 1 && stop(event), { capture: true });
+      }
+      for (const type of ["touchend", "touchcancel"]) {
+        box.addEventListener(type, (event) => event.touches.length > 0 && stop(event), { capture: true });
+      }
       box.addEventListener("dragover", stop, { capture: true });
       box.addEventListener("drop", stop, { capture: true });
     }
@@ -261,6 +271,7 @@
       digitnet.visit?.next();
       digitnet.show(digitnet.BLANK, { settled: true, trigger });
       requestAnimationFrame(arm);
+      if (editor) rest();
     };
 
     const actions = {

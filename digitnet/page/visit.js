@@ -39,7 +39,7 @@
       confidence: reading.confidence,
       verdict: reading.verdict,
       p_digit: reading.p_digit ?? null,
-      seen: reading.seen[0],
+      seen: reading.thumb,
       strokes: plain(strokes),
       boxes: reading.number ? reading.boxes.map(({ box, digit }) => ({ box, digit })) : null,
       truth: null,
