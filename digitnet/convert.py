@@ -217,8 +217,7 @@ def _read_master(path: Path, include: Path, category: str, *, site: str) -> list
     sheet = _Sheet(include)
     sheet.read(path)
     segments = dict.fromkeys(  # each once: the same line twice is no digit cut in two
-        (label, _pieces(delineation, sheet.components, f"{path}, line {line}"))
-        for line, delineation, label in sheet.segments
+        (label, _pieces(delineation, sheet.components, f"{path}, line {line}")) for line, delineation, label in sheet.segments
     )
     claims: dict[tuple[int, int], int] = {}
     for _, pieces in segments:

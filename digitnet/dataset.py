@@ -35,6 +35,10 @@ class DataConfig:
     pairs: int = 4_000
     use_drawings: bool = True
 
+    def __post_init__(self):
+        if min(self.mnist, self.drawings, self.others, self.own) < 0 or self.mnist + self.drawings + self.others <= 0:
+            raise ValueError("Shares are at least 0, and not all of them 0.")
+
 
 @dataclass(frozen=True)
 class Pool:
@@ -101,7 +105,7 @@ def build(root, config: DataConfig, *, seed: int, own: Sequence[str] = (), say: 
     other_choose = _part(others, "choose") + pairs(choose, len(choose) // 4, seed=1) + doodles(270, seed=1_000_003)
     pools["others"] = _rendered(other_learn, copies=2, seed=seed + 1, vary=True)
     validation["others"] = _rendered(other_choose, copies=1, seed=2, vary=False)
-    shares = {name: getattr(config, name) for name in pools}
+    shares = {name: getattr(config, name) for name in pools if getattr(config, name) > 0}
     if own:
         mine = [drawing for path in own for drawing in read_drawings(path)]
         copies = max(1, 6_000 // max(len(mine), 1))

@@ -125,7 +125,9 @@ def frame(ink: np.ndarray) -> np.ndarray | None:
     height, width = inked.shape
     scale = BOX / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    if (width, height) == size:
+    if (width, height) == size or max(height, width) == BOX - 1:
+        # What is at size already is left alone: resampling by less than a pixel would only blur it.
+        size = (width, height)
         small = inked.astype(np.float32)
     else:
         resized = Image.fromarray(np.ascontiguousarray(inked, dtype=np.float32)).resize(size, Image.Resampling.BILINEAR)

@@ -57,6 +57,8 @@ class TrainConfig:
             raise ValueError("epochs, samples and batch_size must be at least 1.")
         if not 0.0 < self.lr < 1.0:
             raise ValueError(f"lr must lie between 0 and 1, not {self.lr}.")
+        if not 0.0 <= self.average < 1.0:
+            raise ValueError(f"average must lie between 0 and 1, not {self.average}.")
         if self.stop_patience < 2 * (self.plateau_patience + 1):
             raise ValueError("stop_patience must be at least 2 × (plateau_patience + 1), or the rate has no time to fall.")
 
@@ -301,8 +303,9 @@ def train(
     from .calibrate import calibrate
 
     device = device or pick_device()
-    first = checkpoints.load(start).model if start else None
-    if first is not None:
+    parent = checkpoints.load(start) if start else None
+    first = parent.model if parent else None
+    if parent is not None:
         config = replace(config, model=replace(first.config, dropout=config.model.dropout))
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(asdict(config), indent=1) + "\n")
@@ -326,7 +329,7 @@ def train(
             "epoch": best[0]["epoch"] if best else 0,
             "validation": {k.removeprefix("validation_"): v for k, v in best[0].items() if "validation_" in k} if best else {},
             "seed": config.seed,
-            "seconds": round(time.perf_counter() - began, 1),
+            "seconds": round(sum(row["seconds"] for row in history), 1),
             "device": str(device),
             "threads": torch.get_num_threads(),
             "versions": {"torch": torch.__version__},
@@ -334,6 +337,7 @@ def train(
             "pools": {name: len(pool) for name, pool in data.pools.items()},
             "writers": data.writers,
             "history": history,
+            "started_from": parent and {"sha256": checkpoints.file_digest(start), **parent.metadata},
         }
 
     rows: list[dict] = []

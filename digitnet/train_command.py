@@ -53,6 +53,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--stop-patience", type=int, help=f"epochs without gain before training stops (default {recipe.stop_patience})"
     )
+    parser.add_argument(
+        "--average", type=float, help=f"decay of the weights' moving average, a step (default {recipe.average})"
+    )
+    parser.add_argument(
+        "--shares",
+        type=float,
+        nargs=3,
+        metavar=("MNIST", "DRAWINGS", "OTHERS"),
+        help=f"of what an epoch shows (default {recipe.data.mnist} {recipe.data.drawings} {recipe.data.others})",
+    )
     parser.add_argument("--device", choices=("cpu", "cuda", "mps"), help="default: the best one here")
 
 
@@ -66,12 +76,17 @@ def config_from(args: argparse.Namespace) -> TrainConfig:
         "samples": args.samples,
         "batch_size": args.batch_size,
         "lr": args.lr,
+        "average": args.average,
         "plateau_patience": args.patience,
         "stop_patience": args.stop_patience,
     }
     shape = {"widths": args.widths, "blocks": args.blocks, "dropout": args.dropout}
     if args.mnist_only:
         recipe = replace(recipe, data=replace(recipe.data, use_drawings=False))
+    if args.shares:
+        recipe = replace(
+            recipe, data=replace(recipe.data, **dict(zip(("mnist", "drawings", "others"), args.shares, strict=True)))
+        )
     try:
         model = replace(recipe.model, **{name: value for name, value in shape.items() if value is not None})
         return replace(recipe, model=model, seed=args.seed, **{n: value for n, value in given.items() if value is not None})

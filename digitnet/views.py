@@ -29,13 +29,11 @@ class View:
 
 VIEWS = (
     View("as drawn"),
-    View("turned left", turn=-8.0, right=0.5),
-    View("turned right", turn=8.0, right=-0.5),
-    View("larger", zoom=1.08, down=0.5),
-    View("smaller", zoom=0.92, down=-0.5),
-    View("leaning left", lean=-0.15, down=0.5),
-    View("leaning right", lean=0.15, down=-0.5),
-    View("thicker", pen=0.5),
+    View("larger", zoom=1.06),
+    View("leaning left", lean=-0.07),
+    View("turned right", turn=5.0, zoom=1.05, right=0.3, down=0.3),
+    View("thicker", pen=0.25),
+    View("thinner", pen=-0.25),
 )
 
 

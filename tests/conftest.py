@@ -290,3 +290,40 @@ def drawn() -> dict[str, list]:
     """This project's own drawings by name: {"7-upright": strokes, "2026-number": strokes, "A-other": ...}."""
     drawings = read_drawings(Path(__file__).parent / "drawings" / "page.jsonl")
     return {f"{d.label}-{d.writer.split('/')[-1]}": list(d.strokes) for d in drawings}
+
+
+# --- data ---
+
+
+def data_root() -> Path:
+    """DIGITNET_DATA, else the data beside the project, else data/."""
+    if "DIGITNET_DATA" in os.environ:
+        return Path(os.environ["DIGITNET_DATA"]).resolve()
+    beside = ROOT.parent / "shared" / "data"
+    return beside if beside.is_dir() else ROOT / "data"
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The data root; without the pen drawings under it the test skips, on a user's machine only."""
+    root = data_root()
+    if not (root / "pen" / "unipen.jsonl.gz").is_file():
+        message = f"needs the pen drawings under {root}/pen; name their root with DIGITNET_DATA"
+        if os.environ.get("CI") == "true":
+            pytest.fail(message)
+        pytest.skip(message)
+    return root
+
+
+@pytest.fixture(scope="session")
+def mnist_test():
+    """MNIST's test set, downloaded where it is missing: (digits uint8 10,000×28×28, labels)."""
+    from digitnet.mnist import load_mnist
+
+    return load_mnist(data_root(), train=False)
+
+
+@pytest.fixture(scope="session")
+def mnist_root(mnist_test) -> Path:
+    """A data root that holds MNIST's files for certain."""
+    return data_root()

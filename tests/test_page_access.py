@@ -6,7 +6,7 @@ Gradio's own findings are listed by rule and selector; a new one fails, and so d
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
-TABS = ("Draw", "Photo", "This visit", "The model")
+TABS = ("Draw", "Photo", "History", "Model")
 
 # (rule, part of the selector): what Gradio 6.31 itself brings along.
 GRADIO: set[tuple[str, str]] = set()

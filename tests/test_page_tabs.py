@@ -59,7 +59,7 @@ def test_readings_are_listed_corrected_and_downloaded(visit, drawn, tmp_path):
     for name in ("7-upright", "3-upright", "2026-number"):
         visitor.draw(drawn[name])
         visitor.clear()
-    visitor.open("This visit")
+    visitor.open("History")
     rows = page.locator("#visit tbody tr")
     assert [row.locator(".read").inner_text() for row in rows.all()] == ["2026", "3", "7"]
     assert rows.first.locator("img.field").count() == 1
@@ -92,13 +92,13 @@ def test_one_sheet_is_one_reading_however_often_it_is_read(visit, drawn):
     visitor.draw([[[85, 140], [170, 132]]])
     visitor.page.get_by_role("button", name="Predict").click()
     visitor.settled()
-    visitor.open("This visit")
+    visitor.open("History")
     assert visitor.page.locator("#visit tbody tr").count() == 1
 
 
 def test_the_model_is_shown_in_the_open(visit):
     visitor = visit(width=390, height=844)
-    visitor.open("The model")
+    visitor.open("Model")
     model = visitor.page.locator("#model")
     model.locator("h2").first.wait_for()
     text = model.inner_text()
@@ -112,7 +112,7 @@ def test_collecting_is_said_and_keeps_only_what_was_checked(visit, run_app, draw
     visitor.draw(drawn["7-upright"])
     visitor.clear()
     visitor.draw(drawn["3-upright"])
-    visitor.open("This visit")
+    visitor.open("History")
     assert "The owner of this page collects drawings" in visitor.page.inner_text("#visit")
     assert not (tmp_path / "kept" / "drawings.jsonl").exists()
     with visitor.page.expect_response("**/component_server/**") as kept:

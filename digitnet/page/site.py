@@ -38,9 +38,9 @@ def build_page(recognizer, *, checkpoint=None, collect=None) -> gr.Blocks:
                 draw_tab(recognizer, collect=collector)
             with gr.Tab("Photo", id="photo"):
                 photo_tab(recognizer)
-            with gr.Tab("This visit", id="visit"):
+            with gr.Tab("History", id="history"):
                 visit_tab(collects=collector is not None)
-            with gr.Tab("The model", id="model"):
+            with gr.Tab("Model", id="model"):
                 model_tab(getattr(recognizer, "card", None), *_measured(checkpoint))
         add_endpoints(recognizer)
     page.queue(max_size=LIMITS.waiting, default_concurrency_limit=LIMITS.at_once)
