@@ -325,8 +325,8 @@ def summary(report: dict) -> str:
 
 
 def readme_rows(report: dict) -> list[str]:
-    """The rows of the README's table of figures, as they must stand there: what, figure, n. For a full report."""
-    mnist, drawings, refusal, seeds = report["mnist"], report["drawings"], report["refusal"], report["mnist"]["seeds"]
+    """The rows of the README's table of figures, as they must stand there: what, figure, n. For a report with drawings."""
+    mnist, drawings, refusal = report["mnist"], report["drawings"], report["refusal"]
     low, high = drawings["interval"]
     n, renderings = f"{mnist['n']:,} pictures", f"{drawings['n']:,} drawings, {drawings['renderings']:,} renderings"
     others = ", ".join(f"{row['n']:,} {name}" for name, row in refusal["others"].items())
@@ -338,7 +338,7 @@ def readme_rows(report: dict) -> list[str]:
             f"{mnist['n'] - mnist['disputed']:,} pictures",
         ),
         ("… the network alone, one view", f"{mnist['plain']:.2%}", n),
-        ("… the recipe, mean ± standard deviation", f"{seeds['mean']:.2%} ± {seeds['spread']:.2%}", f"{seeds['n']} seeds"),
+        *_seed_rows(mnist),
         ("**Pen drawings of people it never saw**", f"**{drawings['accuracy']:.2%}** ({low:.1%} to {high:.1%})", renderings),
         *(
             (f"… from {name}", f"{row['accuracy']:.2%}", f"{row['n']:,} drawings by {row['writers']} writers")
@@ -351,6 +351,14 @@ def readme_rows(report: dict) -> list[str]:
         ("Digits wrongly answered “not a digit”", f"{refusal['digits_refused']:.2%}", renderings),
     ]
     return [f"| {what} | {figure} | {size} |" for what, figure, size in rows]
+
+
+def _seed_rows(mnist: dict) -> list[tuple[str, str, str]]:
+    if "seeds" not in mnist:
+        return []
+    seeds = mnist["seeds"]
+    figure = f"{seeds['mean']:.2%} ± {seeds['spread']:.2%}"
+    return [("… the recipe, mean ± standard deviation", figure, f"{seeds['n']} seeds")]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -371,7 +379,7 @@ def run(args: argparse.Namespace) -> int:
     if out is not None:
         write_atomically(out, lambda file: file.write((json.dumps(report, indent=1) + "\n").encode()))
         print(f"Saved {out}.")
-    if "seeds" in report["mnist"] and "drawings" in report:
+    if "drawings" in report:
         print("For the README:", *readme_rows(report), sep="\n")
     from .charts import draw_charts
 

@@ -1,5 +1,6 @@
 """Puts the tabs together into one page."""
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -13,6 +14,11 @@ from .look import script
 from .model import model_tab
 from .photo import photo_tab
 from .visit import Collector, visit_tab
+
+# Gradio switches matplotlib's backend around every call, and so imports pyplot at the first one: a second and 25 MB for plots
+# that this page never draws. (The name is misspelt in Gradio.)
+if hasattr(gr.utils, "MatplotlibBackendMananger"):
+    gr.utils.MatplotlibBackendMananger = contextlib.nullcontext
 
 
 def build_page(recognizer, *, checkpoint=None, collect=None) -> gr.Blocks:
