@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
@@ -36,7 +37,10 @@ def ask(path, *, body=(b"",), length=None):
             answer["text"] += message["body"]
 
     headers = [] if length is None else [(b"content-length", str(length).encode())]
-    asyncio.run(Guard(application)({"type": "http", "path": path, "headers": headers}, receive, send))
+    scope = {"type": "http", "path": path, "headers": headers}
+    # In a thread of its own: where browser tests ran before, Playwright's loop still runs in this one.
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(lambda: asyncio.run(Guard(application)(scope, receive, send))).result()
     return answer["status"], answer["text"].decode()
 
 

@@ -145,7 +145,7 @@ class Told:
         self.answer = answer
 
     def read(self, digits):
-        whole = Said(8, 0.4, 0.01, "not_a_digit")
+        whole = Said(8, 0.6, 0.01, "not_a_digit")
         return [whole if np.flatnonzero(d.any(0)).size > np.flatnonzero(d.any(1)).size else self.answer for d in digits]
 
 

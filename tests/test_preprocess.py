@@ -159,7 +159,7 @@ def test_any_array_gives_a_digit_or_none(height, width, seed, density, channels)
     picture = np.where(rng.random(shape) < density, rng.integers(0, 256, shape), 255).astype(np.uint8)
     ink = to_ink(picture)
     assert ink.shape == (height, width) and ink.dtype == np.float32
-    assert 0.0 <= ink.min() and ink.max() <= 1.0
+    assert ink.min() >= 0.0 and ink.max() <= 1.0
     digit = to_digit(picture)
     assert digit is None or (digit.shape == (SIDE, SIDE) and np.isfinite(digit).all() and 0 < digit.max() <= 1.0)
 
