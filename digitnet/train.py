@@ -76,7 +76,7 @@ QUICK = TrainConfig(
 )
 """The quick recipe: MNIST and doodles alone, about a minute on two cores; for the first start without a checkpoint."""
 QUICK_TO_99 = 3
-"""Epochs of the quick recipe after which its mean test accuracy is 99.0 %; chosen on validation, as QUICK's own are."""
+"""Epochs of the quick recipe that the benchmark times against 99.0 %: a first guess, still to be chosen on validation."""
 
 
 def pick_device(name: str | None = None) -> torch.device:
