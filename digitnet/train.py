@@ -74,7 +74,7 @@ QUICK = TrainConfig(
     data=DataConfig(mnist=0.94, others=0.06, doodles=540, use_drawings=False),
     augment=AugmentConfig(turn=8, lean=0.1, zoom=0.08, bend=0.5, pen=0.4),
 )
-"""The quick recipe: MNIST and doodles alone, about a minute on two cores; for the first start without a checkpoint."""
+"""The quick recipe: MNIST and doodles alone, two to three minutes on two cores; for the first start without a checkpoint."""
 QUICK_TO_99 = 3
 """Epochs of the quick recipe that the benchmark times against 99.0 %: a first guess, still to be chosen on validation."""
 
