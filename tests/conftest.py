@@ -327,3 +327,17 @@ def mnist_test():
 def mnist_root(mnist_test) -> Path:
     """A data root that holds MNIST's files for certain."""
     return data_root()
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory) -> str:
+    """A small network's checkpoint, for tests to which it does not matter what is read, only that it is."""
+    import torch
+
+    from digitnet import checkpoint
+    from digitnet.model import DigitNet, ModelConfig
+
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "small.pt"
+    checkpoint.save(path, checkpoint.Checkpoint(DigitNet(ModelConfig((8,), (1,))).eval()))
+    return str(path)

@@ -1,7 +1,6 @@
 """The benchmark measures what it says; no test here is tied to the clock."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,33 +9,13 @@ import pytest
 import torch
 
 from digitnet import benchmark, engine
-from digitnet import checkpoint as checkpoints
 from digitnet.__main__ import main
 from digitnet.baseline import BaselineNet, train_baseline
 from digitnet.benchmark import PARTS, Effort, Figure, figure, in_turns, sheets, table
-from digitnet.checkpoint import Checkpoint
-from digitnet.mnist import load_mnist
 from digitnet.model import DigitNet, ModelConfig
 
 ROOT = Path(__file__).parents[1]
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("weights") / "small.pt"
-    checkpoints.save(path, Checkpoint(DigitNet(ModelConfig((8,), (1,))).eval()))
-    return str(path)
-
-
-@pytest.fixture(scope="module")
-def mnist():
-    """A data root that holds MNIST's files for certain; downloaded where they are missing."""
-    beside = ROOT.parent / "shared" / "data"
-    root = Path(os.environ.get("DIGITNET_DATA") or (beside if beside.is_dir() else ROOT / "data"))
-    load_mnist(root, train=False)
-    return root
 
 
 def test_calls_take_turns_after_a_warmup():
@@ -107,7 +86,7 @@ def test_throughput_measures_both_loops():
 
 
 @LINUX
-def test_the_quick_recipe_is_timed_with_its_data(mnist, monkeypatch):
+def test_the_quick_recipe_is_timed_with_its_data(mnist_root, monkeypatch):
     from dataclasses import replace
 
     from digitnet import train
@@ -116,16 +95,16 @@ def test_the_quick_recipe_is_timed_with_its_data(mnist, monkeypatch):
         train.QUICK, samples=256, batch_size=64, model=ModelConfig((4,), (1,)), data=replace(train.QUICK.data, doodles=18)
     )
     monkeypatch.setattr(train, "QUICK", tiny)
-    result = benchmark.child_quick({"data": str(mnist), "epochs": 1, "seed": 0})
+    result = benchmark.child_quick({"data": str(mnist_root), "epochs": 1, "seed": 0})
     assert 0 < result["data_seconds"] < result["seconds"] and len(result["validation"]) == 1
     assert 0 <= result["test"] <= 1 and 0 <= result["test_views"] <= 1 and result["peak_mb"] >= result["imports_mb"] > 0
 
 
-def test_the_baseline_is_the_basic_example_and_learns(mnist):
+def test_the_baseline_is_the_basic_example_and_learns(mnist_root):
     assert sum(p.numel() for p in BaselineNet().parameters()) == 1_199_882
     assert BaselineNet().eval()(torch.zeros(2, 1, 28, 28)).exp().sum(1).tolist() == pytest.approx([1, 1], abs=1e-5)
     said = []
-    rows = train_baseline(mnist, epochs=2, seed=0, batches=10, say=said.append)
+    rows = train_baseline(mnist_root, epochs=2, seed=0, batches=10, say=said.append)
     assert [row["epoch"] for row in rows] == [1, 2] and rows[1]["seconds"] >= rows[0]["seconds"]
     assert rows[1]["test"] > 0.3 and len(said) == 2  # a guess is right one time in ten
 

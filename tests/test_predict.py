@@ -10,27 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from digitnet import PictureError, Recognizer
-from digitnet import checkpoint as checkpoints
 from digitnet.__main__ import main
-from digitnet.checkpoint import Checkpoint
 from digitnet.drawings import draw
-from digitnet.model import DigitNet, ModelConfig
 from digitnet.predict import AHEAD, CHUNK, COLUMNS, find_pictures, line_of, read_files
 
 ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    """A small network's checkpoint: what is read does not matter here, only that it is read."""
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("weights") / "small.pt"
-    checkpoints.save(path, Checkpoint(DigitNet(ModelConfig((8,), (1,))).eval()))
-    return str(path)
 
 
 @pytest.fixture(scope="module")
