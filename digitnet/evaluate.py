@@ -206,7 +206,8 @@ def measure_refusal(digits: Answers, others: dict[str, Answers]) -> dict:
 
 def evaluate(path, root, *, part: str = "report", seeds: Sequence[Path] = (), errors: Path | None = None, say=print) -> dict:
     """The report of the checkpoint at PATH. part: "report" (test sets) or "choose" (validation). seeds: checkpoints of
-    the same recipe under other seeds, for MNIST's mean and spread. errors: folder for contact sheets of what was misread.
+    the same recipe under other seeds, for the mean and the spread of its accuracies. errors: folder for contact sheets of
+    what was misread.
     """
     path = Path(checkpoints.DEFAULT_PATH if path is None else path)
     loaded = checkpoints.load(path)
@@ -234,18 +235,11 @@ def evaluate(path, root, *, part: str = "report", seeds: Sequence[Path] = (), er
         _, (pictures, labels) = split(*load_mnist(root, train=True), seed=0)
     disputed = DISPUTED if part == "report" else ()
     report["mnist"] = measure_mnist(recognizer, pictures, labels, disputed=disputed)
+    again_trained = [Recognizer.load(seed) for seed in seeds]
     if seeds:
         say(f"Reading MNIST with {len(seeds)} other seeds of the recipe ...")
-        rates = [report["mnist"]["views"]]
-        for other in seeds:
-            again = Recognizer.load(other)
-            rates.append(_mean(np.array([p.digit for p in again.many(pictures.numpy())]) == labels.numpy()))
-        report["mnist"]["seeds"] = {
-            "n": len(rates),
-            "mean": round(float(np.mean(rates)), 5),
-            "spread": round(float(np.std(rates, ddof=1)), 5),
-            "each": rates,
-        }
+        rates = [_mean(np.array([p.digit for p in again.many(pictures.numpy())]) == labels.numpy()) for again in again_trained]
+        report["mnist"]["seeds"] = _over_seeds([report["mnist"]["views"], *rates])
     sources = find_drawings(root)
     shown = [(name, d) for name, drawings in sources.items() for d in drawings if part_of(d.writer) == part]
     digits = [d for _, d in shown if d.digit is not None]
@@ -257,6 +251,10 @@ def evaluate(path, root, *, part: str = "report", seeds: Sequence[Path] = (), er
     answers = _read_rendering(recognizer, rendering)
     names = [name for name, d in shown if d.digit is not None]
     report["drawings"] = measure_drawings(answers, rendering, digits, names)
+    if seeds:
+        say(f"Reading the drawings with {len(seeds)} other seeds of the recipe ...")
+        rates = [_mean(_read_rendering(again, rendering).right) for again in again_trained]
+        report["drawings"]["seeds"] = _over_seeds([report["drawings"]["accuracy"], *rates])
     kinds = {name.removeprefix("unipen-"): [d for n, d in shown if n == name and d.digit is None] for name, _ in shown}
     kinds |= {"doodles": doodles(540, seed=2_000_003), "two digits": pairs(digits, 300, seed=3)}
     others = {
@@ -270,6 +268,11 @@ def evaluate(path, root, *, part: str = "report", seeds: Sequence[Path] = (), er
         _contact_sheet(rendering, answers, answers.label >= 0, errors / "misread.png")
         say(f"What was misread: {errors}/misread.png (drawings of real people: keep them out of the repository).")
     return report
+
+
+def _over_seeds(rates: Sequence[float]) -> dict:
+    mean, spread = float(np.mean(rates)), float(np.std(rates, ddof=1))
+    return {"n": len(rates), "mean": round(mean, 5), "spread": round(spread, 5), "each": list(rates)}
 
 
 def _read_rendering(recognizer: Recognizer, rendering: Rendering) -> Answers:
@@ -302,15 +305,14 @@ def summary(report: dict) -> str:
         + f"; calibration error {mnist['calibration_error']:.2%}",
         "  per digit " + " ".join(f"{d}:{share:.1%}" for d, share in enumerate(mnist["per_digit"])),
     ]
-    if "seeds" in mnist:
-        seeds = mnist["seeds"]
-        lines.append(f"  over {seeds['n']} seeds {seeds['mean']:.3%} ± {seeds['spread']:.3%}")
+    lines += _seeds_line(mnist)
     if "drawings" in report:
         drawings, refusal = report["drawings"], report["refusal"]
         low, high = drawings["interval"]
         lines += [
             f"Drawings, n {drawings['n']:,} by {drawings['writers']} writers, {drawings['renderings']:,} renderings: "
             f"{drawings['accuracy']:.2%} (95 % {low:.1%} to {high:.1%}); calibration error {drawings['calibration_error']:.2%}",
+            *_seeds_line(drawings),
             *(f"  {name}: {row['accuracy']:.2%} of {row['n']}" for name, row in drawings["sources"].items()),
             "  per digit " + " ".join(f"{d}:{share:.1%}" for d, share in enumerate(drawings["per_digit"])),
             "  by brush " + " ".join(f"{row['from']:.0%}-{row['to']:.0%}:{row['accuracy']:.1%}" for row in drawings["brush"]),
@@ -322,6 +324,11 @@ def summary(report: dict) -> str:
             *(f"  {name}: refused {row['refused']:.1%} of {row['n']}" for name, row in refusal["others"].items()),
         ]
     return "\n".join(lines)
+
+
+def _seeds_line(measured: dict) -> list[str]:
+    seeds = measured.get("seeds")
+    return [f"  over {seeds['n']} seeds {seeds['mean']:.3%} ± {seeds['spread']:.3%}"] if seeds else []
 
 
 def readme_rows(report: dict) -> list[str]:
@@ -344,6 +351,7 @@ def readme_rows(report: dict) -> list[str]:
             (f"… from {name}", f"{row['accuracy']:.2%}", f"{row['n']:,} drawings by {row['writers']} writers")
             for name, row in drawings["sources"].items()
         ),
+        *_seed_rows(drawings),
         ("Calibration error (15 bins), drawings", f"{drawings['calibration_error']:.2%}", renderings),
         ("Calibration error (15 bins), MNIST test", f"{mnist['calibration_error']:.2%}", n),
         ("Digits against everything else, AUROC of `p_digit`", f"{refusal['auroc']:.2%}", others),
@@ -353,10 +361,10 @@ def readme_rows(report: dict) -> list[str]:
     return [f"| {what} | {figure} | {size} |" for what, figure, size in rows]
 
 
-def _seed_rows(mnist: dict) -> list[tuple[str, str, str]]:
-    if "seeds" not in mnist:
+def _seed_rows(measured: dict) -> list[tuple[str, str, str]]:
+    if "seeds" not in measured:
         return []
-    seeds = mnist["seeds"]
+    seeds = measured["seeds"]
     figure = f"{seeds['mean']:.2%} ± {seeds['spread']:.2%}"
     return [("… the recipe, mean ± standard deviation", figure, f"{seeds['n']} seeds")]
 
@@ -383,11 +391,6 @@ def run(args: argparse.Namespace) -> int:
         print("For the README:", *readme_rows(report), sep="\n")
     from .charts import draw_charts
 
-    for chart in draw_charts(report, loaded_history(path), results):
+    for chart in draw_charts(report, checkpoints.load(path).metadata.get("history", []), results):
         print(f"Saved {chart}.")
     return 0
-
-
-def loaded_history(path) -> list[dict]:
-    """The training history a checkpoint carries, a row an epoch."""
-    return checkpoints.load(path).metadata.get("history", [])

@@ -59,7 +59,7 @@ class Block(nn.Module):
         if stride != 1 or channels != width:
             # Averaging before the 1×1 convolution keeps the three pixels in four that a stride would skip.
             self.past = nn.Sequential(
-                nn.AvgPool2d(stride) if stride != 1 else nn.Identity(),
+                nn.AvgPool2d(stride, ceil_mode=True) if stride != 1 else nn.Identity(),
                 nn.Conv2d(channels, width, 1, bias=False),
                 nn.BatchNorm2d(width),
             )

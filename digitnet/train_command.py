@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 
 from .mnist import data_root
-from .train import QUICK, TrainConfig, pick_device, train
+from .train import QUICK, TrainConfig, new_run, pick_device, train
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -73,6 +73,8 @@ def config_from(args: argparse.Namespace) -> TrainConfig:
     recipe = QUICK if args.quick else TrainConfig()
     if args.start:  # fine-tuning: gently, briefly, without the warm-up's detour
         recipe = replace(recipe, epochs=6, lr=3e-4, samples=20_000, warmup=50, average=0.99)
+        if args.drawings:  # a person waits: of everybody else's, as many pictures as six short epochs show
+            recipe = replace(recipe, data=replace(recipe.data, copies=2, doodles=1_000, pairs=1_000))
     given = {
         "epochs": args.epochs,
         "samples": args.samples,
@@ -100,17 +102,20 @@ def run(args: argparse.Namespace) -> int:
     if args.resume and not args.run:
         raise SystemExit("--resume needs --run FOLDER: the folder of the run to go on with.")
     name = f"{datetime.now():%Y%m%d-%H%M%S}-seed{args.seed}"
-    folder = Path(args.run or Path("runs") / name)
-    path = train(
-        config_from(args),
-        data_root(args.data),
-        folder,
-        out=Path(args.out) if args.out else None,
-        device=pick_device(args.device),
-        start=Path(args.start) if args.start else None,
-        own=tuple(args.drawings),
-        resume=args.resume,
-    )
+    folder = Path(args.run) if args.run else new_run(name)
+    try:
+        path = train(
+            config_from(args),
+            data_root(args.data),
+            folder,
+            out=Path(args.out) if args.out else None,
+            device=pick_device(args.device),
+            start=Path(args.start) if args.start else None,
+            own=tuple(args.drawings),
+            resume=args.resume,
+        )
+    except FloatingPointError as error:
+        raise SystemExit(str(error)) from error
     print(f"Try it on the page: python app.py --checkpoint {path}")
     print(f"Measure it:         python -m digitnet evaluate --checkpoint {path}")
     return 0

@@ -12,6 +12,8 @@ from torch.nn import functional as F
 
 from .preprocess import SIDE
 
+FEW = 8  # digits; for fewer, one call of max_pool2d is quicker than several of anything
+
 
 @dataclass(frozen=True)
 class View:
@@ -68,9 +70,23 @@ def thicken(digits: torch.Tensor, pen: torch.Tensor) -> torch.Tensor:
     pen: N. Grey-level dilation and erosion over 3×3 pixels, mixed in by |pen|.
     """
     amount = pen.view(-1, 1, 1, 1)
-    wide = F.max_pool2d(digits, 3, 1, 1)
-    fine = -F.max_pool2d(-digits, 3, 1, 1)
+    wide = _extreme(digits, torch.maximum)
+    fine = _extreme(digits, torch.minimum)
     return digits + amount.clamp(min=0) * (wide - digits) + (-amount).clamp(min=0) * (fine - digits)
+
+
+def _extreme(digits: torch.Tensor, pick) -> torch.Tensor:
+    """The largest (pick = torch.maximum) or smallest value of the 3×3 pixels around each pixel, as far as there are any."""
+    if len(digits) < FEW:
+        return F.max_pool2d(digits, 3, 1, 1) if pick is torch.maximum else -F.max_pool2d(-digits, 3, 1, 1)
+    # Rows, then columns, by shifted copies: the same values, for a large batch in a tenth of the time.
+    for axis in (-1, -2):
+        left, right = digits.narrow(axis, 0, SIDE - 1), digits.narrow(axis, 1, SIDE - 1)
+        digits = digits.clone()
+        digits.narrow(axis, 1, SIDE - 1).copy_(pick(right, left))
+        middle = digits.narrow(axis, 0, SIDE - 1)
+        middle.copy_(pick(middle, right))
+    return digits
 
 
 class Viewer:
@@ -105,6 +121,7 @@ class Viewer:
             stacked = digits.view(1, n, SIDE, SIDE).expand(len(self._moved), -1, -1, -1)
             moved = F.grid_sample(stacked, self._grid, mode="bilinear", padding_mode="zeros", align_corners=False)
             views[:, self._moved] = moved.transpose(0, 1).unsqueeze(2)
-        for i, pen in self._pens:
-            views[:, i] = thicken(views[:, i], torch.full((n,), pen))
+        for i, pen in self._pens:  # thicken(), with the one half of it that this view needs
+            plain = views[:, i]
+            plain.lerp_(_extreme(plain, torch.maximum if pen > 0 else torch.minimum), abs(pen))
         return views.view(n * len(self), 1, SIDE, SIDE)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import data_root
 
 from digitnet.convert import (
     LIKE_DIGITS,
@@ -26,14 +27,13 @@ from digitnet.convert import (
 )
 from digitnet.drawings import Drawing, DrawingError, read_drawings
 
-ROOT = Path(__file__).resolve().parents[1]
 READY = ("pendigits", "unipen", "unipen-letters", "unipen-symbols")
 
 
 @pytest.fixture(scope="module")
 def pen() -> Path:
     """The folder of raw excerpts and ready-made files."""
-    folder = Path(os.environ.get("DIGITNET_DATA") or ROOT.parent / "shared" / "data") / "pen"
+    folder = data_root() / "pen"
     if not (folder / "raw").is_dir():
         reason = f"no raw pen data in {folder}; set DIGITNET_DATA"
         if os.environ.get("CI") == "true":

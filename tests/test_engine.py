@@ -3,14 +3,13 @@
 What an exported file answers is tested with the export.
 """
 
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT, data_root
 
 from digitnet import Recognizer
 from digitnet import checkpoint as checkpoints
@@ -18,8 +17,7 @@ from digitnet.engine import TorchEngine
 from digitnet.export import drawings_to_check
 from digitnet.model import DigitNet, ModelConfig
 
-ROOT = Path(__file__).parents[1]
-DATA = os.environ.get("DIGITNET_DATA") or ROOT.parent / "shared" / "data"  # without it, doodles are compared
+DATA = data_root()  # without the data there, doodles are compared
 
 
 def test_bfloat16_and_float32_agree():
@@ -34,16 +32,42 @@ def test_bfloat16_and_float32_agree():
     assert max(differences) < 0.01
 
 
-@pytest.mark.parametrize("precision", [True, False])
-def test_folding_changes_no_answer(precision):
+@pytest.fixture(params=[((8, 16), (1, 2), 5, 2), ((8,), (2,), 3, 1), ((8, 16, 16), (1, 1, 1), 5, 2)], ids=str)
+def model(request):
+    widths, blocks, kernel, stride = request.param
     torch.manual_seed(0)
-    model = DigitNet(ModelConfig((8, 16), (1, 2)))
-    ink = torch.rand(64, 1, 28, 28)
-    model.train()(ink)  # batch-norm statistics that are not zero and one
-    with torch.inference_mode():
-        expected = model.eval()(ink)
-    got = TorchEngine(model, half=precision)(ink)
-    assert got.dtype == torch.float32 and torch.allclose(got, expected, atol=0.05 if precision else 1e-4)
+    model = DigitNet(ModelConfig(widths, blocks, kernel, stride))
+    model.train()(torch.rand(64, 1, 28, 28))  # batch-norm statistics that are not zero and one
+    return model.eval()
+
+
+@pytest.mark.parametrize("fused", [True, False], ids=["fused", "plain"])
+@pytest.mark.parametrize("half", [True, False], ids=["bfloat16", "float32"])
+def test_folding_and_fusing_change_no_answer(model, half, fused):
+    engine = TorchEngine(model, half=half, fused=fused)
+    for count in (1, 6, 64):
+        ink = torch.rand(count, 1, 28, 28)
+        with torch.inference_mode():
+            expected = model(ink)
+        given = ink.clone()
+        for _ in range(2):  # the fused sums are written in place: a second call must find everything as the first did
+            got = engine(ink)
+            assert got.dtype == torch.float32 and torch.allclose(got, expected, atol=0.05 if half else 1e-4)
+        assert torch.equal(ink, given)
+
+
+@pytest.mark.parametrize("trouble", ["missing", "wrong"])
+def test_where_fused_calls_fail_or_err_the_plain_network_answers(model, monkeypatch, trouble):
+    def broken(self, x, after):
+        if trouble == "missing":
+            raise AttributeError("no such call in this build")
+        return torch.zeros(len(x), self._bias.numel(), x.shape[2], x.shape[3])
+
+    ink = torch.rand(6, 1, 28, 28)
+    expected = TorchEngine(model, half=False, fused=False)(ink)
+    monkeypatch.setattr("digitnet.engine._FusedConv.__call__", broken)
+    engine = TorchEngine(model, half=False)
+    assert not engine.fused and torch.equal(engine(ink), expected)
 
 
 def test_onnx_runtime_is_imported_only_for_onnx():

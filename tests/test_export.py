@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from conftest import ROOT, data_root
 
 from digitnet import CheckpointError, Recognizer
 from digitnet import checkpoint as checkpoints
@@ -21,8 +21,7 @@ from digitnet.engine import OUTPUT_NAMES, OnnxEngine, TorchEngine
 from digitnet.export import OPSET, TOLERANCE, Answering, compare, drawings_to_check, to_onnx
 from digitnet.model import DigitNet, ModelConfig
 
-ROOT = Path(__file__).parents[1]
-DATA = os.environ.get("DIGITNET_DATA") or ROOT.parent / "shared" / "data"  # without it, doodles are compared
+DATA = data_root()  # without the data there, doodles are compared
 SEVEN = draw([np.array([[70.0, 70], [200, 72], [160, 140], [120, 230]])], brush=16)
 ONE = draw([np.array([[140.0, 40], [141, 240]])], brush=14)
 BLANK = np.full((280, 280), 255, np.uint8)
