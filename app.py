@@ -12,6 +12,7 @@ import contextlib
 import io
 import signal
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -28,19 +29,33 @@ def build_app(recognizer, *, checkpoint=None, collect=None):
 
 def main(arguments=None) -> int:
     """Serves the page until it is told to stop. Returns the exit code: 0, or 2 where it could not start."""
+    _fill_standard_streams()
+    for stream in (sys.stdout, sys.stderr):  # a terminal of another language shows what it can
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     options = _options(arguments)
-    recognizer = _recognizer(options.checkpoint)
+    recognizer = _remote(options) if options.backend else _recognizer(options.checkpoint)
     if isinstance(recognizer, str):
         return _fail(recognizer)
+    try:
+        files = _own_folder()
+    except OSError as error:
+        return _fail(f"No temporary files can be written ({error.strerror}). Name another folder in GRADIO_TEMP_DIR.")
+    with files:
+        return _serve(options, recognizer)
+
+
+def _serve(options, recognizer) -> int:
     import torch
 
     from digitnet.page.look import launch_settings
 
     torch.set_num_threads(1)  # one thread a request: many visitors, few cores
     try:
-        page = build_app(recognizer, checkpoint=options.checkpoint or DEFAULT, collect=options.collect)
+        page = build_app(recognizer, checkpoint=_measured_file(options, recognizer), collect=options.collect)
     except OSError as error:
         return _fail(f"The folder {options.collect} cannot be written to ({error.strerror}). Name another with --collect.")
+    os.chdir(HERE)  # the folder it was started in may go; Gradio asks for its name with every picture
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -57,7 +72,7 @@ def main(arguments=None) -> int:
                 mcp_server=options.mcp or None,
                 prevent_thread_lock=True,
                 quiet=True,
-                **launch_settings(),
+                **launch_settings(proxied=options.proxied or "SPACE_ID" in os.environ),
             )
     except OSError:
         return _fail(_port_sentence(options.host, options.port))
@@ -70,8 +85,42 @@ def main(arguments=None) -> int:
         missing = "MCP is not there: install it with pip install 'gradio[mcp]'."
         print(missing if page.mcp_error else f"MCP tools at {address}gradio_api/mcp/", flush=True)
     stop.wait()
-    page.close(verbose=False)
+    _finish(page)
     return 0
+
+
+def _fill_standard_streams() -> None:
+    """Where one was closed, its number would go to the server's first socket, and libuv aborts rather than close that."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+
+
+def _finish(page) -> None:
+    """Takes nothing new, answers what has come, and closes. (Gradio's own close() stops its queue first, answered or not.)"""
+    from digitnet.page.limits import LIMITS
+
+    page.server.should_exit = True
+    page.app.stop_event.set()  # ends the streams that only tell whether a page is still open
+    page.server.thread.join(LIMITS.answering)
+    page.close(verbose=False)
+
+
+def _own_folder() -> tempfile.TemporaryDirectory:
+    """A folder for uploads and all other temporary files, which no other program shares; made before gradio is imported.
+
+    Gradio's own default is one folder for all its apps, and each serves what lies there.
+    """
+    parent = os.environ.get("GRADIO_TEMP_DIR")
+    if parent:
+        os.makedirs(parent, exist_ok=True)
+    files = tempfile.TemporaryDirectory(prefix="digitnet-", dir=parent, ignore_cleanup_errors=True)
+    os.environ["GRADIO_TEMP_DIR"] = tempfile.tempdir = files.name
+    # uvicorn would believe X-Forwarded-For of any local program; guard.py reads it, where --proxied says so.
+    os.environ["FORWARDED_ALLOW_IPS"] = ""
+    return files
 
 
 def _options(arguments) -> argparse.Namespace:
@@ -80,7 +129,9 @@ def _options(arguments) -> argparse.Namespace:
     parser.add_argument("--host", help="address to listen on (default: GRADIO_SERVER_NAME, else 127.0.0.1: this machine only)")
     parser.add_argument("--share", action="store_true", help="ask Gradio for a public link, which works for a week")
     parser.add_argument("--checkpoint", metavar="FILE", help="another checkpoint than checkpoints/digitnet.pt")
+    parser.add_argument("--backend", metavar="URL", help="read with the workers that answer there (python -m deploy serve)")
     parser.add_argument("--auth", metavar="USER:PASSWORD", type=_pair, help="ask visitors for this name and password")
+    parser.add_argument("--proxied", action="store_true", help="behind a proxy of yours: believe its X-Forwarded-For and -Host")
     parser.add_argument("--collect", metavar="FOLDER", help="keep the drawings visitors have checked; the page says so")
     parser.add_argument("--mcp", action="store_true", help="also serve /predict as an MCP tool (needs gradio[mcp])")
     return parser.parse_args(arguments)
@@ -116,6 +167,27 @@ def _recognizer(checkpoint):
     warm[60:220, 130:150] = 0
     recognizer(warm)  # the first call is slow; the first visitor's is not
     return recognizer
+
+
+def _remote(options):
+    """The recognizer whose network is at --backend, or one sentence on why there is none. It need not be up yet."""
+    from digitnet.remote import RemoteRecognizer
+
+    if options.checkpoint:
+        return "--backend reads with the network it has there: leave --checkpoint out here, and give it to the backend."
+    try:
+        return RemoteRecognizer(options.backend)
+    except ValueError as error:
+        return str(error)
+
+
+def _measured_file(options, recognizer):
+    """The checkpoint whose figures the page may show: the one it reads with, or None where that is not here."""
+    if not options.backend:
+        return options.checkpoint or DEFAULT
+    from digitnet.checkpoint import file_digest
+
+    return DEFAULT if DEFAULT.is_file() and recognizer.digest == file_digest(DEFAULT) else None
 
 
 def _train_quick() -> str | None:

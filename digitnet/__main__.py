@@ -5,6 +5,7 @@ Only reads arguments and hands them on; each command's work lives in its own mod
 
 import argparse
 import importlib
+import io
 import sys
 
 COMMANDS = {
@@ -19,6 +20,9 @@ COMMANDS = {
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one command; returns the exit code: 0 done, 1 done in part, 2 refused with a sentence."""
+    for stream in (sys.stdout, sys.stderr):  # a terminal of another language shows what it can
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     parser = argparse.ArgumentParser(prog="python -m digitnet", description="Reads handwritten digits.")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     argv = sys.argv[1:] if argv is None else argv

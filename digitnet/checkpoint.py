@@ -7,6 +7,7 @@ weights' bytes. Whatever is not a whole file of ours is refused with one sentenc
 import hashlib
 import os
 import tempfile
+import zipfile
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
@@ -97,6 +98,7 @@ def write_atomically(path, write) -> None:
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)  # a temporary file is private; a checkpoint is for everybody who may read the folder
         os.replace(temporary, path)
+        _sync_folder(path.parent)
     except BaseException as error:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
@@ -109,6 +111,26 @@ def write_atomically(path, write) -> None:
         raise
 
 
+def _sync_folder(folder: Path) -> None:
+    """Until the folder is on the disk too, a power cut may bring the old file back."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def read_weights(path):
+    """torch.load of a whole file that torch.save wrote: weights and plain values only, onto the CPU.
+
+    Raises whatever damaged bytes make the readers trip over; torch itself does not compare check sums.
+    """
+    with zipfile.ZipFile(path) as archive:
+        if archive.testzip() is not None:
+            raise zipfile.BadZipFile(f"{path}: a check sum does not fit")
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
 def load(path=None) -> Checkpoint:
     """Reads a checkpoint; None is the repository's own. Raises CheckpointError, in one sentence, for anything else."""
     path = Path(DEFAULT_PATH if path is None else path)
@@ -119,7 +141,7 @@ def load(path=None) -> Checkpoint:
         config = ModelConfig(**content["config"])
         calibration = Calibration(**{key: float(value) for key, value in content["calibration"].items()})
         state, metadata = content["state"], dict(content["metadata"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise _refusal(path, "does not describe a network this version of digitnet knows") from error
     if config_too_large(config):
         raise _refusal(path, "describes a network far larger than digitnet's")
@@ -160,7 +182,7 @@ def _read(path: Path):
     if size > MAX_BYTES:
         raise _refusal(path, f"is larger than {MAX_BYTES // 2**20} MB, so it is not a digitnet checkpoint")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return read_weights(path)
     # The unpickler and the zip reader raise whatever damaged bytes make them trip over.
     except Exception as error:
         raise _refusal(path, "is damaged, or holds more than weights and was not opened") from error

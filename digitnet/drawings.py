@@ -79,8 +79,9 @@ def _parse(line: str, where: str) -> Drawing:
     try:
         row = json.loads(line)
         label, writer = str(row["label"]), str(row.get("writer", "unknown"))
-        strokes = tuple(np.asarray(stroke, dtype=np.float32) for stroke in row["strokes"])
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, and is refused as that below
+            strokes = tuple(np.asarray(stroke, dtype=np.float32) for stroke in row["strokes"])
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise DrawingError(f'{where} is not {{"label": …, "writer": …, "strokes": [[[x, y], …], …]}}.') from error
     if not strokes or any(stroke.ndim != 2 or stroke.shape[1:] != (2,) or not len(stroke) for stroke in strokes):
         raise DrawingError(f"{where}: every stroke is a list of at least one [x, y] point.")

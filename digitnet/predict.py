@@ -25,9 +25,7 @@ import torch
 from .preprocess import PictureError, to_digit
 from .recognizer import Prediction, Recognizer
 
-SUFFIXES = frozenset(
-    (".png", ".jpg", ".jpeg", ".jpe", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm")
-)
+SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".jpe", ".webp", ".bmp", ".gif", ".tif", ".tiff"))
 COLUMNS = ("picture", "digit", "confidence", "verdict", "p_digit", "error")
 CHUNK = 16  # pictures a worker reads at a time; with their views, enough for a full-speed batch
 AHEAD = 3  # chunks a worker begun or waiting
@@ -157,7 +155,7 @@ def _whole_rows(file: BinaryIO) -> Iterator[tuple[list[str], int]]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description = (
-        "Reads the digit in each picture (PNG, JPEG, WebP, BMP, GIF, TIFF, PPM; dark on light or light on dark)\n"
+        "Reads the digit in each picture (PNG, JPEG, WebP, BMP, GIF, TIFF; dark on light or light on dark)\n"
         "and prints one line a picture, or writes a CSV. Folders of any size: memory does not grow with them."
     )
     parser.epilog = (
@@ -216,6 +214,9 @@ def _print(recognizer: Recognizer, paths: Iterator[str], args: argparse.Namespac
     except BrokenPipeError:
         # Whoever read the lines has had enough (`| head`); nothing more may reach the closed pipe, at exit least of all.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise PictureError(f"The answers could not be printed ({error.strerror}); write them elsewhere with --out.") from error
     if failed:
         print(f"{failed} could not be read (exit code 1).", file=sys.stderr)
     return 1 if failed else 0

@@ -5,7 +5,10 @@ The framing is MNIST's own (LeCun, Cortes, Burges): ink on an empty field, the l
 with an anti-aliasing filter, the centre of mass moved to the centre of 28×28. Knows no network and no page.
 """
 
+import io
 import os
+import stat
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,12 +18,17 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 SIDE = 28  # pixels, side of a digit
 BOX = 20  # pixels, longer side of the ink inside it
 MAX_PIXELS = 40_000_000  # a larger picture is refused before it is decoded
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # what a canvas, a camera or a scanner writes
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")  # what a canvas, a camera or a scanner writes
 WORKING_SIDE = 640  # pixels; larger pictures are reduced to this first: 32 times what a digit keeps
 
 MIN_CONTRAST = 0.08  # of the full range; a sheet whose strongest mark is fainter than this is blank
 FAINTEST = 0.04  # of the strongest ink; anything fainter is paper
 NOISE_SIGMAS = 5.0  # paper grain below this many standard deviations is paper too
+
+# What Pillow only warns about (a bomb, a directory cut short) is an error. Set once for the process: catch_warnings swaps a
+# list that all threads share, and several read pictures at once.
+warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
+warnings.filterwarnings("error", category=UserWarning, module=r"PIL\.")
 
 
 class PictureError(ValueError):
@@ -43,31 +51,86 @@ def open_picture(path) -> Image.Image:
     path: str, path-like or a binary file object. Raises PictureError, in one sentence, for anything that is not a whole
     picture of at most MAX_PIXELS in one of FORMATS.
     """
-    name = f"“{Path(path).name}”" if isinstance(path, (str, os.PathLike)) else "The file"
-    # No warnings.catch_warnings here: it swaps a list of the whole process, and several threads read pictures at once.
+    name = "The file"
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        if isinstance(path, (str, os.PathLike)):
+            name = f"“{_printable(Path(path).name)}”"
+            _must_be_a_file(path, name)
+        with _opened(path) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise PictureError(
                     f"{name} has {image.width}×{image.height} pixels; at most {MAX_PIXELS // 10**6} million are read."
                 )
             image.load()
-            return ImageOps.exif_transpose(image)
+            return _upright(image)
     except PictureError:
         raise
+    except MemoryError as error:
+        raise PictureError(f"{name} needs more memory than there is left here; send a smaller picture.") from error
     except FileNotFoundError as error:
         raise PictureError(f"{name} does not exist.") from error
-    except IsADirectoryError as error:
-        raise PictureError(f"{name} is a folder, not a picture.") from error
     except PermissionError as error:
         raise PictureError(f"{name} may not be read: permission denied.") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise PictureError(f"{name} has too many pixels; at most {MAX_PIXELS // 10**6} million are read.") from error
     except UnidentifiedImageError as error:
         raise PictureError(f"{name} is not a picture this program reads (PNG, JPEG, WebP, BMP, GIF, TIFF).") from error
-    # Pillow's decoders raise whatever they trip over (OSError, SyntaxError, struct.error, ...): all mean the same here.
+    # Pillow's decoders raise whatever they trip over (OSError, SyntaxError, struct.error, ...): all mean the same here. An
+    # OSError of the system's, unlike theirs, has a number.
     except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise PictureError(f"{name} cannot be read ({error.strerror}).") from error
         raise PictureError(f"{name} is damaged or not a whole picture.") from error
+
+
+def _opened(path) -> Image.Image:
+    try:
+        return Image.open(path, formats=FORMATS)
+    except UserWarning:
+        # A JPEG's EXIF is read as it is opened, and often broken by what passed the picture on; the pixels are whole.
+        if isinstance(path, (str, os.PathLike)):
+            content = Path(path).read_bytes()
+        else:
+            path.seek(0)
+            content = path.read()
+        if not content.startswith(b"\xff\xd8"):
+            raise
+        return Image.open(io.BytesIO(_without_exif(content)), formats=FORMATS)
+
+
+def _without_exif(jpeg: bytes) -> bytes:
+    """A JPEG file without its APP1 segments, where EXIF stands."""
+    kept, place = [jpeg[:2]], 2
+    while jpeg[place : place + 1] == b"\xff" and jpeg[place + 1 : place + 2] != b"\xda":  # up to the pixels
+        end = place + 2 + int.from_bytes(jpeg[place + 2 : place + 4])
+        if jpeg[place + 1 : place + 2] != b"\xe1":
+            kept.append(jpeg[place:end])
+        place = end
+    return b"".join(kept) + jpeg[place:]
+
+
+def _must_be_a_file(path, name: str) -> None:
+    mode = os.stat(path).st_mode
+    if stat.S_ISDIR(mode):
+        raise PictureError(f"{name} is a folder, not a picture.")
+    if not stat.S_ISREG(mode):  # opening a pipe would wait for ever for somebody to write into it
+        raise PictureError(f"{name} is a pipe or a device, not a picture file.")
+
+
+def _printable(name: str, most: int = 80) -> str:
+    """A file's name in one line that any log takes, its middle left out where it is very long."""
+    name = "".join(c if c.isprintable() else "�" for c in name)
+    return name if len(name) <= most else f"{name[: most // 2]}…{name[-most // 2 + 1 :]}"
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except MemoryError:
+        raise
+    # Broken EXIF can raise anything; it says nothing about which way is up, and the pixels are whole.
+    except Exception:
+        return image.copy()
 
 
 def to_ink(picture) -> np.ndarray:
@@ -77,7 +140,13 @@ def to_ink(picture) -> np.ndarray:
     on dark: the border says which is paper. Transparent parts are paper. A picture larger than WORKING_SIDE is reduced
     (area average). Raises PictureError for what cannot be read.
     """
-    gray = _reduce(_to_gray(picture))
+    try:
+        return _ink(_reduce(_to_gray(picture)))
+    except MemoryError as error:
+        raise PictureError("The picture needs more memory than there is left here; send a smaller one.") from error
+
+
+def _ink(gray: np.ndarray) -> np.ndarray:
     # The paper is what most of the border shows; ink may touch the border, but does not cover half of it.
     border = np.concatenate([gray[0], gray[-1], gray[1:-1, 0], gray[1:-1, -1]])
     paper = _median(border)
@@ -175,8 +244,26 @@ def _to_gray(picture) -> np.ndarray:
         raise PictureError("The picture has no pixels.")
     if picture.width * picture.height > MAX_PIXELS:
         raise PictureError(f"The picture has too many pixels; at most {MAX_PIXELS // 10**6} million are read.")
+    try:
+        picture.load()
+    except MemoryError:
+        raise
+    # A picture that Pillow has opened and not yet decoded: see open_picture.
+    except Exception as error:
+        raise PictureError("The picture is damaged or not whole.") from error
+    try:
+        return _luminance(picture)
+    except ValueError as error:
+        raise PictureError(f"The picture's kind of pixels ({picture.mode}) is none this program reads.") from error
+
+
+def _luminance(picture: Image.Image) -> np.ndarray:
     if picture.mode == "F" or picture.mode.startswith("I"):
         return _deep_to_gray(picture)
+    if picture.mode == "LAB":  # no way from here to gray but through a colour profile; its first channel is the lightness
+        picture = picture.getchannel("L")
+    if picture.mode == "La":
+        picture = picture.convert("LA")
     if not picture.has_transparency_data:
         return np.asarray(picture.convert("L"), dtype=np.float32) / 255.0
     rgba = picture.convert("RGBA")
@@ -201,14 +288,17 @@ def _deep_to_gray(picture: Image.Image) -> np.ndarray:
     """Modes of 16 and 32 bits a pixel, which convert("L") would clip at 255."""
     values = np.array(picture, dtype=np.float32)
     finite = np.isfinite(values)
-    values[~finite] = np.median(values[finite]) if finite.any() else 0.0  # a hole in a scan shows what is around: paper
+    if not finite.all():
+        # A hole in a scan shows what is around: paper. (np.median would add two of the largest floats up to infinity.)
+        values[~finite] = np.partition(values[finite], finite.sum() // 2)[finite.sum() // 2] if finite.any() else 0.0
     low, high = float(values.min()), float(values.max())
     if low >= 0.0:
         full = next((full for full in (1.0, 255.0, 65535.0) if high <= full), high)
         if picture.mode.startswith("I;16"):
             full = 65535.0
         return values / np.float32(full)
-    return (values - low) / np.float32(max(high - low, 1e-6))
+    # Halved first: the span of all float32 is none of them.
+    return (values / 2 - np.float32(low / 2)) / np.float32(max(high / 2 - low / 2, 1e-6))
 
 
 def _reduce(gray: np.ndarray) -> np.ndarray:

@@ -5,7 +5,9 @@ the evaluation and other programs. Knows no training and no page.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
@@ -81,27 +83,36 @@ class Recognizer:
         return list(self.stream(pictures))
 
     def stream(self, pictures: Iterable) -> Iterator[Prediction]:
-        """many(), one Prediction at a time: holds one batch in memory, however many pictures come."""
-        batch = []
-        for picture in pictures:
-            batch.append(to_digit(picture))
-            if len(batch) == BATCH:
-                yield from self.read(batch)
-                batch = []
-        if batch:
+        """many(), one Prediction at a time: holds two batches in memory, however many pictures come.
+
+        While the network reads one batch, the next pictures are taken and prepared in a thread.
+        """
+        pictures = iter(pictures)
+
+        def prepared() -> list[np.ndarray | None]:
+            return [to_digit(picture) for picture in islice(pictures, BATCH)]
+
+        batch = prepared()
+        if len(batch) < BATCH:  # no thread for a handful
             yield from self.read(batch)
+            return
+        with ThreadPoolExecutor(1) as ahead:
+            while batch:
+                coming = ahead.submit(prepared)
+                yield from self.read(batch)
+                batch = coming.result()
 
     def read(self, digits: Sequence[np.ndarray | None]) -> list[Prediction]:
         """Predictions for digits that preprocess.frame has made: float 28×28 in 0..1, or None for a blank sheet."""
         inked = [digit for digit in digits if digit is not None]
         if not inked:
-            return [_blank() for _ in digits]
+            return [blank() for _ in digits]
         stack = np.stack(inked)
         logits = self.logits(torch.from_numpy(stack)).mean(1)  # N×11, the views' mean
         probabilities, p_digits = self._probabilities(logits)
         seen = np.round(stack * 255).astype(np.uint8)
         answers = iter(self._prediction(*row) for row in zip(probabilities.tolist(), p_digits.tolist(), seen, strict=True))
-        return [_blank() if digit is None else next(answers) for digit in digits]
+        return [blank() if digit is None else next(answers) for digit in digits]
 
     def logits(self, digits: torch.Tensor) -> torch.Tensor:
         """digits float32 N×28×28 in 0..1 → logits of every view, float32 N×V×11."""
@@ -157,5 +168,6 @@ class Recognizer:
         return (drop / drop.abs().max().clamp(min=1e-6)).view(SIDE, SIDE).numpy()
 
 
-def _blank() -> Prediction:
+def blank() -> Prediction:
+    """What is said of a sheet without ink."""
     return Prediction(None, 0.0, (1 / DIGITS,) * DIGITS, 0.0, "blank", np.zeros((SIDE, SIDE), np.uint8))

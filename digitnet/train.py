@@ -5,10 +5,13 @@ moving average; Polyak & Juditsky 1992). Everything random follows from (seed, e
 the same result. The report writers and MNIST's test set are never looked at here.
 """
 
+import contextlib
+import fcntl
 import json
 import math
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -146,13 +149,13 @@ def fit(
     device: torch.device,
     start: DigitNet | None = None,
     resume: Path | None = None,
-    on_epoch: Callable[[dict, DigitNet], None] = lambda row, best: None,
+    on_epoch: Callable[[list[dict], DigitNet], None] = lambda history, best: None,
     progress: Callable = lambda steps, label: steps,
 ) -> tuple[DigitNet, list[dict]]:
     """Trains and returns (the best averaged network on the CPU, in evaluation mode; one row of figures an epoch).
 
     start: weights to begin with. resume: a file to keep the state of the run in and, where it exists, to go on from.
-    on_epoch: told of each epoch's row, and of the best network so far. progress: wraps the batches, such as tqdm.
+    on_epoch: told after each epoch of the rows and of the best network so far. progress: wraps the batches, such as tqdm.
     Ctrl-C ends training early and keeps the best network so far.
     """
     torch.manual_seed(config.seed)
@@ -223,7 +226,7 @@ def fit(
         history.append(row)
         if resume is not None:
             _keep(resume, config, (best, best_state, since_best, history), model, average, optimizer, scheduler)
-        on_epoch(row, _network(config.model, best_state))
+        on_epoch(history, _network(config.model, best_state))
     return _network(config.model, best_state or _snapshot(average.model)), history
 
 
@@ -262,7 +265,7 @@ def _keep(path: Path, config: TrainConfig, progress: tuple, model, average, opti
 
 def _restore(path: Path, config: TrainConfig, model, average, optimizer, scheduler) -> tuple:
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = checkpoints.read_weights(path)
         recipe = json.loads(state["recipe"])
         # How long to go on may change between the runs; nothing else may.
         same = recipe | {"epochs": config.epochs} == json.loads(json.dumps(asdict(config)))
@@ -294,10 +297,37 @@ def train(
 ) -> Path:
     """A whole run: data, fit, calibration, checkpoint. Returns the checkpoint's path: `out`, or FOLDER/digitnet.pt.
 
-    FOLDER gets digitnet.pt (the best so far, after every better epoch), history.json, config.json and resume.pt.
-    start: a checkpoint to fine-tune, its shapes are kept; own: stroke files of the person's own.
+    FOLDER gets digitnet.pt (the best so far, after every better epoch), history.json, config.json and resume.pt; one run at
+    a time may write there. start: a checkpoint to fine-tune, its shapes are kept; own: stroke files of the person's own.
     Raises DataError, DrawingError, CheckpointError: one sentence each.
     """
+    with _alone_in(folder):
+        return _train(config, root, folder, out, device, start, own, resume, bar, say)
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Holds the folder against a second trainer, and clears away what a killed one left half written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = os.open(folder / ".lock", os.O_WRONLY | os.O_CREAT)
+    except OSError as error:
+        raise CheckpointError(f"{folder} cannot be written to ({error.strerror}); name another folder with --run.") from error
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # let go of by the system, however this process ends
+        except OSError as error:
+            raise CheckpointError(
+                f"Another training run is writing into {folder}; wait for its end or name another folder with --run."
+            ) from error
+        for left in folder.glob(".*.tmp"):
+            left.unlink(missing_ok=True)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _train(config: TrainConfig, root, folder: Path, out, device, start, own, resume: bool, bar: bool, say) -> Path:
     from tqdm import tqdm
 
     from .calibrate import calibrate
@@ -307,8 +337,6 @@ def train(
     first = parent.model if parent else None
     if parent is not None:
         config = replace(config, model=replace(first.config, dropout=config.model.dropout))
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(asdict(config), indent=1) + "\n")
     began = time.perf_counter()
     data = build(root, config.data, seed=config.seed, own=own, say=say)
     for note in data.notes:
@@ -320,7 +348,11 @@ def train(
         )
     count = DigitNet(config.model).parameter_count
     say(f"Training {count:,} parameters on {device}, seed {config.seed}; Ctrl-C stops early and keeps the best so far.")
-    path = folder / "digitnet.pt"
+    path, kept = folder / "digitnet.pt", folder / "resume.pt"
+    if not resume:
+        kept.unlink(missing_ok=True)
+    if not kept.exists():  # else the folder says with what the run began, and other settings are refused
+        _write_json(folder / "config.json", asdict(config))
 
     def metadata(history: list[dict]) -> dict:
         best = [row for row in history if row["best"]][-1:] or history[-1:]
@@ -340,13 +372,11 @@ def train(
             "started_from": parent and {"sha256": checkpoints.file_digest(start), **parent.metadata},
         }
 
-    rows: list[dict] = []
-
-    def on_epoch(row: dict, best: DigitNet) -> None:
-        rows.append(row)
+    def on_epoch(history: list[dict], best: DigitNet) -> None:
+        row = history[-1]
         if row["best"]:
-            checkpoints.save(path, Checkpoint(best, metadata=_plain(metadata(rows))))
-        (folder / "history.json").write_text(json.dumps(rows, indent=1) + "\n")
+            checkpoints.save(path, Checkpoint(best, metadata=_plain(metadata(history))))
+        _write_json(folder / "history.json", history)
         figures = "  ".join(
             f"{key.removeprefix('validation_').replace('_', ' ')} {value * 100:.2f} %"
             for key, value in row.items()
@@ -360,15 +390,11 @@ def train(
         total = -(-config.samples // config.batch_size)
         return tqdm(batches, total=total, desc=label, unit="batch", leave=False, disable=not bar)
 
-    kept = folder / "resume.pt"
-    if not resume:
-        kept.unlink(missing_ok=True)
-    elif kept.exists() and (folder / "history.json").exists():
-        rows.extend(json.loads((folder / "history.json").read_text()))
     best, history = fit(config, data, device=device, start=first, resume=kept, on_epoch=on_epoch, progress=progress)
     calibration, fitted = calibrate(best, data.validation)
     checkpoint = Checkpoint(best, calibration, _plain(metadata(history) | {"calibration": fitted}))
     checkpoints.save(path, checkpoint)
+    _write_json(folder / "history.json", history)
     if out is not None:
         checkpoints.save(out, checkpoint)
         path = out
@@ -376,9 +402,20 @@ def train(
     return path
 
 
+def _write_json(path: Path, value) -> None:
+    text = json.dumps(value, indent=1) + "\n"
+    checkpoints.write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def new_run(name: str) -> Path:
+    """A folder under runs/ that is not there yet: a clock that was set back must not lead into an earlier run's."""
+    folders = (Path("runs") / f"{name}{ending}" for ending in ("", *(f"-{number}" for number in range(2, 10_000))))
+    return next(folder for folder in folders if not folder.exists())
+
+
 def train_quick(out: Path, root=None, *, say: Callable[[str], None] = print) -> Path:
     """The quick recipe, saved as OUT: for the page's first start where there is no checkpoint. root: see data_root."""
-    folder = Path("runs") / f"quick-{datetime.now():%Y%m%d-%H%M%S}"
+    folder = new_run(f"quick-{datetime.now():%Y%m%d-%H%M%S}")
     return train(QUICK, root or data_root(), folder, out=out, say=say)
 
 

@@ -1,5 +1,8 @@
 """What the tests of the page share: the app in a process of its own, a real browser, and a hand that draws."""
 
+import asyncio
+import contextlib
+import io
 import os
 import re
 import signal
@@ -8,10 +11,12 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from digitnet.drawings import SHEET, read_drawings
 
@@ -29,6 +34,15 @@ ARGUMENTS = [
 PATIENCE = 120  # seconds for anything that must happen at all: a busy machine is no failure
 
 
+settings.register_profile("fuzz")
+
+
+def pytest_configure(config):
+    """pytest -m fuzz makes up many more examples of each property than every other run does."""
+    if config.getoption("-m") == "fuzz":
+        settings.load_profile("fuzz")
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -36,13 +50,13 @@ def free_port() -> int:
 
 
 class App:
-    """python app.py in a process of its own; its output is read as it comes."""
+    """python app.py, or another command, in a process of its own; its output is read as it comes."""
 
-    def __init__(self, *arguments, env=None, cwd=None):
+    def __init__(self, *arguments, env=None, cwd=None, command=(sys.executable, ROOT / "app.py")):
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("GRADIO_", "SPACE_"))}
         environment.update({"PYTHONUNBUFFERED": "1", **(env or {})})
         self.process = subprocess.Popen(
-            [sys.executable, str(ROOT / "app.py"), *map(str, arguments)],
+            [*map(str, command), *map(str, arguments)],
             env=environment,
             cwd=cwd or ROOT,
             stdout=subprocess.PIPE,
@@ -119,6 +133,39 @@ def served(tmp_path_factory):
     finally:
         code = app.end()
     assert code == 0, app.output
+
+
+def in_loop(function):
+    """What function() returns, called where an event loop runs: Gradio makes one, and never closes it, where none does.
+
+    In a thread of its own: where browser tests ran before, Playwright's loop still runs in this one.
+    """
+
+    async def call():
+        return function()
+
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, call()).result()
+
+
+@pytest.fixture(scope="session")
+def inside(weights, tmp_path_factory):
+    """The page served from the tests' own process, as app.py does behind a proxy: its address, and Gradio's app to look into.
+
+    X-Forwarded-For makes each visitor an address of its own; whatever is read is read by a small network.
+    """
+    from digitnet import Recognizer
+    from digitnet.page.look import launch_settings
+    from digitnet.page.site import build_page
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("inside")))
+        page = in_loop(lambda: build_page(Recognizer.load(weights)))
+        where = {"server_name": "127.0.0.1", "server_port": free_port(), "prevent_thread_lock": True, "quiet": True}
+        with contextlib.redirect_stdout(io.StringIO()):
+            app, address, _ = in_loop(lambda: page.launch(**where, **launch_settings(proxied=True)))
+        yield address, app
+        page.close(verbose=False)
 
 
 @pytest.fixture(scope="session")

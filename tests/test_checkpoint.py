@@ -2,6 +2,8 @@
 
 import errno
 import pickle
+import random
+import struct
 import zipfile
 
 import pytest
@@ -62,6 +64,32 @@ def test_flipped_bits_in_the_weights_are_noticed(saved):
     refused(path)
 
 
+@pytest.mark.parametrize("seed", range(60))
+def test_a_flipped_bit_anywhere_is_refused_or_without_effect(saved, seed):
+    """torch compares no check sums; without ours, a bit in the calibration would change every answer unnoticed."""
+    path, model = saved
+    content = bytearray(path.read_bytes())
+    content[random.Random(seed).randrange(len(content))] ^= 1 << seed % 8
+    path.write_bytes(content)
+    try:
+        loaded = checkpoint.load(path)
+    except CheckpointError:
+        refused(path)
+    else:
+        assert checkpoint.weights_digest(loaded.model.state_dict()) == checkpoint.weights_digest(model.state_dict())
+        assert loaded.calibration == Calibration(temperature=1.5) and loaded.metadata == {"seed": 3, "writers": ["a"]}
+
+
+def test_a_flipped_bit_in_the_calibration_is_noticed(saved):
+    path, _ = saved
+    content = bytearray(path.read_bytes())
+    place = bytes(content).find(struct.pack(">d", 1.5))  # as a pickle writes it
+    assert place > 0
+    content[place + 2] ^= 16
+    path.write_bytes(content)
+    refused(path)
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_weights_that_are_no_numbers_are_refused(saved, value):
     path, model = saved
@@ -84,6 +112,45 @@ def test_a_missing_weight_is_refused(saved):
     del content["state"]["head.bias"]
     torch.save(content, path)
     assert "do not fit" in refused(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"format": "digitnet-2"},
+        {"config": {"widths": ["8"], "blocks": [1]}},
+        {"config": {"widths": [-8], "blocks": [1]}},
+        {"config": {"widths": [], "blocks": []}},
+        {"config": {"colour": "blue"}},
+        {"config": 7},
+        {"state": [1, 2]},
+        {"state": {"head.bias": "text"}},
+        {"calibration": {"temperature": "warm"}},
+        {"calibration": {"temperature": float("nan")}},
+        {"calibration": {"temperature": 0.0}},
+        {"calibration": {"temperature": 10**400}},
+        {"calibration": None},
+        {"metadata": 5},
+        {"digest": None},
+    ],
+    ids=str,
+)
+def test_one_part_that_is_not_as_it_should_be_is_enough(saved, change):
+    path, _ = saved
+    torch.save(torch.load(path, weights_only=True) | change, path)
+    refused(path)
+
+
+def test_other_programs_files_are_refused(saved, tmp_path):
+    path = tmp_path / "other.pt"
+    for content in (DigitNet(ModelConfig((8,), (1,))), torch.nn.Linear(3, 3).state_dict(), torch.zeros(3)):
+        torch.save(content, path)
+        refused(path)
+    torch.save(torch.load(saved[0], weights_only=True), path, _use_new_zipfile_serialization=False)
+    refused(path)
+    for text in (b"", b"weights", b"<html></html>", bytes(5000), "völlig anders".encode("utf-16")):
+        path.write_bytes(text)
+        refused(path)
 
 
 @pytest.mark.parametrize("content", [{}, {"state_dict": {}}, [1, 2], "weights", {"format": "other"}])

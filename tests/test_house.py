@@ -49,6 +49,11 @@ def test_nothing_imports_the_app_or_the_page():
         assert "page" not in modules_of(path) and "app" not in imports_of(path), path
 
 
+def test_neither_the_package_nor_the_page_knows_ray_or_its_deployment():
+    for path in [ROOT / "app.py", *PACKAGE.rglob("*.py")]:
+        assert not {name.split(".")[0] for name in imports_of(path)} & {"ray", "deploy"}, path
+
+
 def test_no_cycles():
     graph = {path.stem: modules_of(path) - {path.stem} for path in PACKAGE.glob("*.py") if path.stem != "__init__"}
     done, open_ = set(), []

@@ -1,9 +1,11 @@
 """Strokes and pictures → Readings, without a browser: limits, the eraser, numbers, and doubt in words."""
 
+import io
 from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from digitnet import PictureError, Recognizer
 from digitnet.drawings import SHEET, draw
@@ -113,6 +115,27 @@ def test_why_names_the_answer_and_the_other(reader, drawn):
 def test_a_dot_and_ink_beyond_the_sheet_are_answered(reader):
     assert reader.sheet(inked([[[140, 140]]]))["label"] is not None
     assert reader.sheet(inked([[[-500, -500], [-400, -400]]]))["verdict"] == "blank"
+
+
+@pytest.mark.parametrize("table", [10, 40, 240])
+def test_a_photo_with_the_table_around_the_paper_is_read(reader, drawn, table):
+    paper = np.kron(draw(drawn["2026-number"], brush=9), np.ones((3, 3), np.uint8)) // 2 + 90
+    photo = np.pad(paper.astype(np.uint8), ((100, 0), (100, 100)), constant_values=table)
+    file = io.BytesIO()
+    Image.fromarray(photo).save(file, "PNG")
+    file.seek(0)
+    assert reader.photo(file)["number"]["text"] == "2026"
+
+
+def test_the_boxes_of_a_tilted_photo_lie_on_the_photo_as_it_is(reader, drawn):
+    page = Image.fromarray(draw(drawn["2026-number"], brush=8)).resize((840, 840))
+    file = io.BytesIO()
+    page.rotate(-9, Image.Resampling.BICUBIC, fillcolor=255).save(file, "PNG")
+    file.seek(0)
+    reading = reader.photo(file)
+    assert reading["number"]["text"] == "2026" and reading["size"] == [840, 840]
+    middles = [(box["box"][1] + box["box"][3]) / 2 for box in reading["boxes"]]
+    assert middles[-1] - middles[0] > 50, "the line falls to the right"
 
 
 # --- words, with a recognizer that says what it is told --------------------------------------------------------------------

@@ -74,7 +74,7 @@ def test_many_equals_one_by_one_in_order(recognizer, seven):
     assert recognizer.many([]) == []
 
 
-def test_stream_reads_no_further_than_a_batch(recognizer, seven):
+def test_stream_reads_no_further_than_the_batch_after(recognizer, seven):
     taken = []
 
     def endless():
@@ -83,7 +83,15 @@ def test_stream_reads_no_further_than_a_batch(recognizer, seven):
             yield seven
 
     first = next(recognizer.stream(endless()))
-    assert first.digit == 7 and len(taken) == BATCH
+    assert first.digit == 7 and BATCH <= len(taken) <= 2 * BATCH
+
+
+def test_an_unreadable_picture_in_a_later_batch_ends_the_stream_there(recognizer, seven, tmp_path):
+    read = []
+    with pytest.raises(PictureError, match="gone.png"):
+        for prediction in recognizer.stream([seven] * (BATCH + 3) + [tmp_path / "gone.png"]):
+            read.append(prediction.digit)
+    assert read == [7] * BATCH
 
 
 def test_an_unreadable_picture_is_one_sentence(recognizer, tmp_path):

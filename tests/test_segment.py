@@ -10,7 +10,7 @@ from PIL import Image, ImageFilter
 
 from digitnet.drawings import draw
 from digitnet.preprocess import find_ink, to_ink
-from digitnet.segment import alone, find_pieces, join, photo_ink
+from digitnet.segment import alone, find_pieces, join, photo_ink, tilt, turn
 
 
 def sheet(strokes, brush=10):
@@ -83,6 +83,38 @@ def test_dirt_is_no_piece(drawn):
     assert boxes(find_pieces(to_ink(dirty))) == boxes(find_pieces(to_ink(clean)))
 
 
+def test_a_lone_dot_is_no_digit_and_widens_none(drawn):
+    strokes = drawn["2026-number"]
+    right = max(float(stroke[:, 0].max()) for stroke in strokes)
+    dotted = [*strokes, np.array([[right + 14, 150.0]])]
+    assert len(find_pieces(sheet(dotted, brush=6))) == 4
+
+
+def test_slices_joined_again_are_the_uncut_mark():
+    wide = sheet([np.array([[30.0, 100], [250, 100], [250, 140], [30, 180]])])
+    slices = find_pieces(wide)
+    assert len(slices) > 1 and all(piece.cut for piece in slices)
+    whole = join(slices)
+    assert not whole.cut and whole.ink.sum() == pytest.approx(wide.sum(), rel=0.01)
+
+
+@pytest.mark.parametrize("degrees", [-12, -5, 5, 12])
+def test_a_tilted_line_is_turned_level(drawn, degrees):
+    page = Image.fromarray(draw(drawn["2026-number"], brush=8)).rotate(-degrees, Image.Resampling.BICUBIC, fillcolor=255)
+    ink = to_ink(np.asarray(page))
+    pieces = find_pieces(ink)
+    assert np.degrees(tilt(pieces)) == pytest.approx(degrees, abs=4)
+    level, back = turn(ink, tilt(pieces))
+    assert abs(np.degrees(tilt(find_pieces(level)))) < 3
+    assert level.sum() == pytest.approx(ink.sum(), rel=0.02)
+    middle = np.array([level.shape[1] / 2, level.shape[0] / 2, 1])
+    assert back @ middle == pytest.approx([ink.shape[1] / 2, ink.shape[0] / 2])
+
+
+def test_one_piece_has_no_tilt(drawn):
+    assert tilt(find_pieces(sheet(drawn["7-upright"]))) == 0.0 and tilt([]) == 0.0
+
+
 def test_blank_ink_has_no_pieces_and_is_alone():
     blank = np.zeros((50, 80), np.float32)
     assert find_pieces(blank) == [] and alone(blank)
@@ -130,6 +162,13 @@ def test_a_photo_of_a_number_gives_its_digits(drawn, dark_ink, slope):
     ink = photo_ink(photographed(drawn["2026-number"], dark_ink=dark_ink, slope=slope))
     assert ink.dtype == np.float32 and ink.min() >= 0 and ink.max() <= 1
     assert len(find_pieces(ink)) == 4
+
+
+def test_large_thick_digits_are_not_taken_for_paper(drawn):
+    file = photographed(moved(drawn["8-upright"], scale=1.2, by=(-28, -28)), slope=0.1)
+    ink = photo_ink(file)
+    (piece,) = find_pieces(ink)
+    assert piece.height > 0.4 * ink.shape[0]
 
 
 def test_a_turned_camera_is_turned_back(drawn):

@@ -16,18 +16,22 @@ from PIL import Image
 
 from ..drawings import SHEET, read_drawings
 from ..preprocess import PictureError, open_picture
+from ..remote import BackendError
 from .limits import LIMITS
 from .look import FOLDER, script
 from .reading import BLANK, Reader, strokes_from
 
 BRUSH_RADIUS = 8  # sheet pixels: a line of 16, 6 % of the sheet's side, as in training
-SCRIPTS = ("answer.js", "visit.js", "sheet.js")
+SCRIPTS = ("answer.js", "visit.js", "ask.js", "sheet.js")
 # Gradio finds the names of a component's own events in its script, in quotes: 'answer' tells the Label to show what came.
 START = "window.digitnet.startSheet({ element, server, trigger: () => trigger('answer') });\n"
 
 
 class Sheet(gr.Sketchpad):
-    """gr.Sketchpad that keeps few pictures at a time: the stock one keeps whatever a client names and numbers."""
+    """gr.Sketchpad that keeps few pictures and opens one of bounded size.
+
+    Gap: the stock one keeps whatever a client names and numbers, never forgets it, and opens as many layers as it is sent.
+    """
 
     is_template = True
 
@@ -50,6 +54,21 @@ class Sheet(gr.Sketchpad):
             while len(self.blob_storage) > LIMITS.sheets:
                 self.blob_storage.popitem(last=False)
 
+    def preprocess(self, payload):
+        """The composite alone; nobody here draws in layers."""
+        if payload is None:
+            return None
+        with _blobs:
+            found = self.blob_storage.pop(payload.id, None) if payload.id is not None else payload
+        composite = found.composite if found is not None else None
+        if composite is None:
+            return {"background": None, "layers": [], "composite": None}
+        try:
+            picture = open_picture(io.BytesIO(composite) if isinstance(composite, bytes) else composite.path)
+        except PictureError as error:
+            raise gr.Error(str(error), print_exception=False) from None
+        return {"background": None, "layers": [], "composite": picture}
+
 
 _blobs = threading.Lock()
 
@@ -57,13 +76,13 @@ _blobs = threading.Lock()
 def draw_tab(recognizer, *, collect=None) -> None:
     """Builds the tab. collect: a visit.Collector, or None where nothing is kept."""
     reader = Reader(recognizer)
-    working = threading.BoundedSemaphore(LIMITS.at_once)
 
     def answered(read):
         """Runs read() and gives its Reading, or one sentence about what is wrong with what was sent."""
         try:
-            with working:
-                return read()
+            return read()
+        except BackendError as error:
+            return {"error": str(error), "again": True}  # nothing is wrong with the drawing: the script asks again
         except PictureError as error:
             return {"error": str(error)}
 
@@ -84,13 +103,13 @@ def draw_tab(recognizer, *, collect=None) -> None:
 
     def sheet_picture(png):
         """The Sketchpad's own picture, as base64: a check on the strokes."""
-        return answered(lambda: reader.picture(_decoded(png)))
+        return answered(lambda: reader.picture(_small_enough(_decoded(png))))
 
     def read_picture(sheet):
         """The same through Gradio's own way, for a page whose script cannot reach the Sketchpad."""
         composite = (sheet or {}).get("composite")
         blank = {"verdict": "blank", "say": BLANK, "label": None}
-        return json.dumps(blank if composite is None else answered(lambda: reader.picture(composite)))
+        return json.dumps(blank if composite is None else answered(lambda: reader.picture(_small_enough(composite))))
 
     with gr.Row(elem_id="desk", equal_height=False):
         with gr.Column(scale=5, min_width=300, elem_id="paper"):
@@ -135,7 +154,8 @@ def draw_tab(recognizer, *, collect=None) -> None:
 
     quiet = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
     # The Sketchpad's change event has no listener on purpose: for each it would upload three pictures up to five times.
-    by_picture.click(read_picture, [pad], [picture], trigger_mode="always_last", **quiet)
+    # Through the queue: without it, Gradio would take calls by /run, past every bound.
+    by_picture.click(read_picture, [pad], [picture], trigger_mode="always_last", **{**quiet, "queue": True})
     live.answer(None, None, [label], js="() => window.digitnet.label()", **quiet)
     predict.click(None, None, None, js="() => window.digitnet.predict()", **quiet)
     clear.click(None, None, None, js="() => window.digitnet.clear()", **quiet)
@@ -148,6 +168,13 @@ def _decoded(png) -> Image.Image:
     except ValueError:
         content = b""
     return open_picture(io.BytesIO(content))
+
+
+def _small_enough(picture: Image.Image) -> Image.Image:
+    """PictureError where it is larger than any screen's sheet."""
+    if picture.width * picture.height > LIMITS.canvas:
+        raise PictureError("This picture is too large for a sheet. Use the Photo tab for pictures from elsewhere.")
+    return picture
 
 
 def _examples() -> str:

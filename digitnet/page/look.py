@@ -9,6 +9,7 @@ from pathlib import Path
 import gradio as gr
 from starlette.middleware import Middleware
 
+from .gaps import Shelf, housekeeping
 from .guard import Guard
 from .limits import LIMITS
 
@@ -84,8 +85,9 @@ def theme() -> gr.themes.Base:
     )
 
 
-def launch_settings() -> dict:
-    """What launch() must be told so that the page looks and keeps to itself as it should."""
+def launch_settings(*, proxied: bool = False) -> dict:
+    """What launch() must be told so that the page looks and keeps to itself as it should. proxied: as for guard.Guard."""
+    shelf = Shelf()
     return {
         "theme": theme(),
         "css_paths": [FOLDER / "page.css"],
@@ -98,5 +100,8 @@ def launch_settings() -> dict:
         "enable_monitoring": False,
         "max_file_size": LIMITS.upload,
         "state_session_capacity": LIMITS.sessions,
-        "app_kwargs": {"middleware": [Middleware(Guard)]},
+        "app_kwargs": {
+            "middleware": [Middleware(Guard, proxied=proxied, shelf=shelf)],
+            "lifespan": housekeeping(shelf),
+        },
     }

@@ -9,7 +9,7 @@ import io
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -22,10 +22,18 @@ from .limits import LIMITS
 
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
 BLANK = "The sheet is blank. Draw a digit, or a number like 2026."
-LONGEST_JOIN = 4  # neighbouring pieces that may make up one digit
+LONGEST_JOIN = 5  # neighbouring pieces that may make up one digit
 GAP_COST = 8.0  # what a gap inside a digit costs, as a logarithm, per height of the writing: strokes of one digit lie close
+LOW_COST = 6.0  # what a digit lower than LEAST_HEIGHT costs, likewise, per height of the tallest mark
+LEAST_HEIGHT = 0.55  # of the tallest mark: the digits of one line are about equally high
+CUT_COST = 2.0  # what a cut through ink costs, likewise: most marks are whole digits
 SEVERAL_ABOVE = 0.5  # where every digit of a number is read at least this well, several are believed over one
-NOT_ONE_BELOW = 0.3  # where one digit is read no better than this, several need only be read better on the whole
+NOT_ONE_BELOW = 0.3  # where one digit is read no better than this, several need only be read so well on the whole
+NOT_ONE_AT_ALL = 0.02  # where one digit is read this badly, three and more need be read ...
+LEAST_EACH = 0.1  # ... only so well
+CUT_ABOVE = 0.9  # digits cut from one mark need be read this well: slices of letters look like digits, too
+LEVEL = math.radians(0.5)  # a line in a photo that runs straighter than this is left as it is
+POORLY = 0.5  # a photo whose digits are read no better than this is tried with ink and paper exchanged
 PHOTO_SHOWN = 900  # pixels, longer side of the photo sent back
 
 
@@ -60,7 +68,8 @@ def strokes_from(sent) -> list[Stroke]:
     for row in sent:
         try:
             erases, radius, flat = row
-            array = np.asarray(flat, dtype=np.float32).reshape(-1, 2)
+            with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, and is refused as that below
+                array = np.asarray(flat, dtype=np.float32).reshape(-1, 2)
             radius = float(radius)
         except (TypeError, ValueError, OverflowError) as error:
             raise PictureError("These strokes cannot be read. Reload the page and draw again.") from error
@@ -118,7 +127,12 @@ class Reader:
         begin = time.perf_counter()
         image = open_picture(path)
         ink = segment.photo_ink(image)
-        parts = self._best_line(segment.find_pieces(ink, most=LIMITS.pieces)) if ink.any() else []
+        parts = self._photo_line(ink)
+        if _well_read(parts) < POORLY:  # what lies around the paper may have passed for ink
+            other = segment.photo_ink(image, inverted=True)
+            others = self._photo_line(other)
+            if _well_read(others) > max(_well_read(parts), POORLY):
+                ink, parts = other, others
         whole = parts[0] if len(parts) == 1 else self._part(_piece_of(ink)) if parts else None
         reading = self._answer(whole, parts if len(parts) > 1 else [])
         if not parts:
@@ -185,14 +199,20 @@ class Reader:
         tallest = max((piece.height for piece in pieces), default=0)
         spans, joined, costs = [], [], []
         for start in range(n):
-            for end in range(start + 1, min(n, start + LONGEST_JOIN) + 1):
-                piece = segment.join(pieces[start:end])
-                if end - start > 1 and piece.width > 1.3 * max(piece.height, 0.5 * tallest):
+            for end in range(start + 1, n + 1):
+                one_mark = all(piece.cut_right for piece in pieces[start : end - 1])
+                if end - start > LONGEST_JOIN and not one_mark:
                     break
-                gaps = sum(max(b.box.left - a.box.right, 0) for a, b in pairwise(pieces[start:end]))
+                piece = segment.join(pieces[start:end])
+                wide = piece.width > 1.3 * max(piece.height, 0.5 * tallest)
+                # Only what is a single mark as it stands may be as wide as it likes.
+                if (wide or end - start > LONGEST_JOIN) and (piece.cut or not one_mark):
+                    continue
+                gaps = sum(max(b.box.left - a.box.right, 0) for a, b in pairwise(pieces[start:end])) / tallest
+                low = max(LEAST_HEIGHT - piece.height / tallest, 0.0)
                 spans.append((start, end))
                 joined.append(piece)
-                costs.append(GAP_COST * gaps / tallest)
+                costs.append(GAP_COST * gaps + LOW_COST * low + CUT_COST * piece.cut_left)
         parts = self._parts(joined) if joined else []
         best: list[tuple[float, list[Part]]] = [(0.0, [])] + [(-math.inf, [])] * n
         for (start, end), part, cost in sorted(zip(spans, parts, costs, strict=True), key=lambda item: item[0][1]):
@@ -201,6 +221,16 @@ class Reader:
             if score > best[end][0]:
                 best[end] = (score, [*best[start][1], part])
         return best[n][1]
+
+    def _photo_line(self, ink: np.ndarray) -> list[Part]:
+        """The digits in a photo's ink, after their line was turned level; their boxes in the photo as it is."""
+        pieces = segment.find_pieces(ink, most=LIMITS.pieces)
+        tilt = segment.tilt(pieces)
+        if abs(tilt) < LEVEL:
+            return self._best_line(pieces)
+        level, back = segment.turn(ink, tilt)
+        parts = self._best_line(segment.find_pieces(level, most=LIMITS.pieces))
+        return [replace(part, box=_turned(part.box, back, ink.shape)) for part in parts]
 
     def _answer(self, whole: Part | None, parts: Sequence[Part]) -> dict:
         if whole is None:
@@ -262,12 +292,30 @@ def _piece_of(ink: np.ndarray) -> segment.Piece:
     return segment.Piece(box, ink[box.top : box.bottom, box.left : box.right])
 
 
+def _turned(box: tuple[int, int, int, int], matrix: np.ndarray, shape: tuple[int, int]) -> tuple[int, int, int, int]:
+    """The upright box, inside a picture of this shape, around a box that a 2×3 matrix has moved there."""
+    left, top, right, bottom = box
+    corners = np.array([[left, top, 1], [right, top, 1], [left, bottom, 1], [right, bottom, 1]]) @ matrix.T
+    low, high = np.floor(corners.min(axis=0)), np.ceil(corners.max(axis=0))
+    return max(int(low[0]), 0), max(int(low[1]), 0), min(int(high[0]), shape[1]), min(int(high[1]), shape[0])
+
+
+def _well_read(parts: Sequence[Part]) -> float:
+    """How well the digits of a line are read, 0 to 1: the geometric mean."""
+    return math.exp(sum(math.log(part.score) for part in parts) / len(parts)) if parts else 0.0
+
+
 def _several(whole: Part, parts: Sequence[Part]) -> bool:
     """Whether the parts are more likely a number than the whole is one digit."""
-    together = math.exp(sum(math.log(part.score) for part in parts) / len(parts))
+    together = _well_read(parts)
     if together <= whole.score:
         return False
-    return min(part.score for part in parts) > SEVERAL_ABOVE or (whole.score < NOT_ONE_BELOW and together > SEVERAL_ABOVE)
+    if any(part.cut for part in parts):
+        return together > CUT_ABOVE
+    if min(part.score for part in parts) > SEVERAL_ABOVE or (whole.score < NOT_ONE_BELOW and together > SEVERAL_ABOVE):
+        return True
+    # Three marks and more in a row are a number in a strange hand rather than one digit in pieces.
+    return len(parts) > 2 and whole.score < NOT_ONE_AT_ALL and together > LEAST_EACH
 
 
 def _doubtful(part: Part) -> bool:

@@ -8,6 +8,7 @@
 
   const EVERY = 30; // milliseconds between two readings, at least
   const CALM = 250; // milliseconds without a stroke before steps and history are brought up to date
+  const AGAIN = 2000; // milliseconds until a drawing that could not be read is read again
   digitnet.SHEET = 280;
 
   digitnet.startSheet = function ({ element, trigger, server }) {
@@ -23,6 +24,7 @@
     let playing = false;
     let overlay = null;
     let size = 8;
+    const ask = digitnet.asker(server, "tools");
     const sent = new WeakMap(); // a finished stroke → what is sent of it
 
     const pad = () => document.getElementById("pad");
@@ -165,21 +167,18 @@
         const now = strokes();
         const begin = performance.now();
         let reading = digitnet.BLANK;
-        if (now.length) reading = await call(() => server.read_sheet(now));
+        if (now.length) reading = await ask("read_sheet", now, { live: drawing });
+        if (reading.late) {
+          again = true; // the server is busy: fewer answers on the way, and the last one for certain
+          continue;
+        }
         if (drawing || state === revision) digitnet.show(reading, { settled: !drawing && !brush.is_drawing, trigger });
+        if (reading.again && state === revision) setTimeout(() => state === revision && !brush.is_drawing && send(), AGAIN);
         if (!drawing && state === revision && reading.label) digitnet.visit?.note(reading, now);
         const rest = EVERY - (performance.now() - begin);
         if (again && rest > 0 && brush.is_drawing) await new Promise((done) => setTimeout(done, rest));
       } while (again);
       busy = false;
-    }
-
-    async function call(ask) {
-      try {
-        return await ask();
-      } catch {
-        return { error: "The server did not answer. Draw again, or reload the page." };
-      }
     }
 
     // What is worth showing only when the pen rests.
@@ -193,7 +192,7 @@
       const open = (id) => document.getElementById(id)?.open;
       if (!empty()) {
         if (open("steps-panel")) {
-          const reading = await call(() => server.sheet_steps(strokes()));
+          const reading = await ask("sheet_steps", strokes());
           if (state === revision) digitnet.showSteps(reading);
         }
         if (open("why-panel") && state === revision) await digitnet.askWhy();
@@ -212,7 +211,7 @@
         reader.onload = () => done(reader.result.split(",")[1]);
         reader.readAsDataURL(composite);
       });
-      const reading = await call(() => server.sheet_picture(png));
+      const reading = await ask("sheet_picture", png);
       if (reading.error || state !== revision || brush.is_drawing || busy) return;
       checked = revision;
       const answer = document.getElementById("answer");
@@ -225,7 +224,7 @@
 
     digitnet.askWhy = async function (against = null) {
       const now = strokes();
-      digitnet.showWhy(now.length ? await call(() => server.sheet_why({ strokes: now, against })) : null);
+      digitnet.showWhy(now.length ? await ask("sheet_why", { strokes: now, against }) : null);
     };
 
     // Without the Sketchpad's history: its picture goes to Python by Gradio's own way and comes back here.
@@ -237,7 +236,7 @@
     digitnet.strokes = strokes;
     digitnet.replaying = () => playing;
     digitnet.overlay = () => overlay;
-    digitnet.keep = (row) => server.keep_drawing?.(row);
+    digitnet.keep = (row) => (server.keep_drawing ? ask("keep_drawing", row) : undefined);
 
     digitnet.predict = function () {
       if (!editor) {

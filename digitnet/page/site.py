@@ -1,6 +1,5 @@
 """Puts the tabs together into one page."""
 
-import contextlib
 import json
 from pathlib import Path
 
@@ -9,16 +8,14 @@ import gradio as gr
 from ..checkpoint import file_digest
 from .draw import draw_tab
 from .endpoints import add_endpoints
+from .gaps import lighten_gradio, lighten_queue
 from .limits import LIMITS
 from .look import script
 from .model import model_tab
 from .photo import photo_tab
 from .visit import Collector, visit_tab
 
-# Gradio switches matplotlib's backend around every call, and so imports pyplot at the first one: a second and 25 MB for plots
-# that this page never draws. (The name is misspelt in Gradio.)
-if hasattr(gr.utils, "MatplotlibBackendMananger"):
-    gr.utils.MatplotlibBackendMananger = contextlib.nullcontext
+lighten_gradio()
 
 
 def build_page(recognizer, *, checkpoint=None, collect=None) -> gr.Blocks:
@@ -49,7 +46,8 @@ def build_page(recognizer, *, checkpoint=None, collect=None) -> gr.Blocks:
             with gr.Tab("Model", id="model"):
                 model_tab(getattr(recognizer, "card", None), *_measured(checkpoint))
         add_endpoints(recognizer)
-    page.queue(max_size=LIMITS.waiting, default_concurrency_limit=LIMITS.at_once)
+    page.queue(max_size=LIMITS.waiting, default_concurrency_limit=LIMITS.at_once, api_open=False)
+    lighten_queue(page._queue)
     return page
 
 
@@ -60,6 +58,6 @@ def _measured(checkpoint) -> tuple[dict, str | None]:
     path = Path(checkpoint)
     try:
         report = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         report = {}
     return report if isinstance(report, dict) else {}, file_digest(path) if path.is_file() else None

@@ -3,6 +3,8 @@
 The readings live in the visitor's browser (visit.js); the server keeps nothing unless a folder to collect into was named.
 """
 
+import contextlib
+import errno
 import json
 import threading
 from datetime import UTC, datetime
@@ -20,7 +22,7 @@ class Collector:
     """Appends drawings that visitors have checked to FOLDER/drawings.jsonl, up to LIMITS.collected bytes."""
 
     def __init__(self, folder):
-        self.path = Path(folder) / "drawings.jsonl"
+        self.path = Path(folder).resolve() / "drawings.jsonl"
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = threading.Lock()
 
@@ -35,21 +37,36 @@ class Collector:
             # Written and read back by the stroke file's own rules, so that nothing else can get in.
             incoming = self.path.with_suffix(".incoming.tmp")
             try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
                 incoming.write_text(text + "\n", encoding="utf-8")
                 (drawing,) = read_drawings(incoming)
                 points = sum(len(stroke) for stroke in drawing.strokes)
                 if len(drawing.label) > 20 or len(drawing.writer) > 40 or points > LIMITS.points:
                     raise PictureError("This drawing cannot be kept: it is too large.")
                 write_drawings(incoming, [Drawing(drawing.label, drawing.writer, drawing.strokes)])
-                with open(self.path, "a", encoding="utf-8") as file:
-                    file.write(incoming.read_text(encoding="utf-8"))
+                _append(self.path, incoming.read_bytes())
+            except OSError as error:
+                raise PictureError("This drawing was not kept: the folder to collect in cannot be written to.") from error
             except (DrawingError, ValueError) as error:
                 if isinstance(error, PictureError):
                     raise
                 raise PictureError("This drawing cannot be kept: it is not a drawing.") from error
             finally:
-                incoming.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    incoming.unlink()
         return {"kept": datetime.now(UTC).isoformat(timespec="seconds")}
+
+
+def _append(path: Path, lines: bytes) -> None:
+    """All of it or nothing: half a line, left by a full disk, would spoil the next one too."""
+    with open(path, "ab", buffering=0) as file:
+        before = file.tell()
+        try:
+            if file.write(lines) < len(lines):
+                raise OSError(errno.ENOSPC, "only a part was written")
+        except OSError:
+            file.truncate(before)
+            raise
 
 
 def visit_tab(*, collects: bool) -> None:
