@@ -83,6 +83,8 @@ def find_pieces(ink: np.ndarray, *, most: int = 24) -> list[Piece]:
         bottom, right = min(top + height + 2, ink.shape[0]), min(left + width + 2, ink.shape[1])
         own = cv2.dilate((labels[top:bottom, left:right] == label).astype(np.uint8), np.ones((3, 3), np.uint8))
         pieces.append(Piece(Crop(top, bottom, left, right), np.where(own > 0, ink[top:bottom, left:right], 0.0)))
+    if not pieces:
+        return []
     pieces = _gather(pieces)
     least_side = DOT * max(piece.height for piece in pieces)
     pieces = [piece for piece in pieces if max(piece.height, piece.width) > least_side]

@@ -6,7 +6,6 @@ the same result. The report writers and MNIST's test set are never looked at her
 """
 
 import contextlib
-import fcntl
 import json
 import math
 import os
@@ -26,6 +25,11 @@ from .dataset import DataConfig, Pool, TrainingData, build
 from .engine import fast_bf16
 from .mnist import data_root
 from .model import DIGITS, DigitNet, ModelConfig
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks; there a second trainer in the same folder is not noticed
+    fcntl = None
 
 
 @dataclass(frozen=True)
@@ -315,7 +319,8 @@ def _alone_in(folder: Path) -> Iterator[None]:
         raise CheckpointError(f"{folder} cannot be written to ({error.strerror}); name another folder with --run.") from error
     try:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # let go of by the system, however this process ends
+            if fcntl is not None:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # let go of by the system, however this process ends
         except OSError as error:
             raise CheckpointError(
                 f"Another training run is writing into {folder}; wait for its end or name another folder with --run."

@@ -14,7 +14,6 @@ from digitnet.page.guard import Guard
 from digitnet.page.limits import LIMITS
 from digitnet.page.visit import Collector
 
-
 FILES = ("/gradio_api/upload", "/gradio_api/component_server")
 
 

@@ -9,6 +9,7 @@ import json
 import multiprocessing
 import os
 import random
+import shlex
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from digitnet import checkpoint, train
 from digitnet.checkpoint import CheckpointError, weights_digest
 from digitnet.dataset import Pool, TrainingData
 
-COMMAND = ["train", *"--epochs 3 --samples 192 --batch-size 64 --widths 8 --blocks 1 --seed 4 --device cpu".split(" ")]
+COMMAND = shlex.split("train --epochs 3 --samples 192 --batch-size 64 --widths 8 --blocks 1 --seed 4 --device cpu")
 WRITES = ("torch.save", "os.fsync", "os.chmod", "os.replace")  # what one atomic write does, in this order
 STEPS = 9  # 3 epochs of 3 batches
 

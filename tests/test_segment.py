@@ -120,6 +120,10 @@ def test_blank_ink_has_no_pieces_and_is_alone():
     assert find_pieces(blank) == [] and alone(blank)
 
 
+def test_a_speck_alone_is_no_piece():
+    assert find_pieces(sheet([[[0, 0]]], brush=1)) == []
+
+
 def test_no_more_pieces_than_asked_for():
     ink = np.zeros((60, 900), np.float32)
     for i in range(40):
