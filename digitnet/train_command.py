@@ -12,7 +12,7 @@ from .train import QUICK, TrainConfig, new_run, pick_device, train
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     recipe = TrainConfig()
     parser.add_argument(
-        "--quick", action="store_true", help="the quick recipe: a small network, MNIST only, two to three minutes"
+        "--quick", action="store_true", help="the quick recipe: a small network, MNIST only, a minute and a half"
     )
     parser.add_argument("--data", metavar="FOLDER", help="data root with MNIST/ and pen/ (default: DIGITNET_DATA, else data/)")
     parser.add_argument("--out", metavar="FILE", help="also write the finished checkpoint here, replacing what is there")

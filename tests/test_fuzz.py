@@ -3,7 +3,6 @@
 A small share runs with all the tests; `pytest -m fuzz` runs these alone, with more than 10,000 examples in all.
 """
 
-import asyncio
 import base64
 import gzip
 import io
@@ -12,6 +11,7 @@ import math
 
 import numpy as np
 import pytest
+from conftest import in_loop
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
@@ -100,12 +100,12 @@ def server(weights):
 
     from digitnet.page.draw import draw_tab
 
-    async def build() -> gr.Blocks:  # where no loop runs, Gradio makes one that nobody closes
+    def build() -> gr.Blocks:
         with gr.Blocks(analytics_enabled=False) as blocks:
             draw_tab(Recognizer.load(weights))
         return blocks
 
-    blocks = asyncio.run(build())
+    blocks = in_loop(build)
     (tools,) = (block for block in blocks.blocks.values() if getattr(block, "elem_id", None) == "tools")
     return {name: getattr(tools, name) for name in ("read_sheet", "sheet_steps", "sheet_why", "sheet_picture")}
 
