@@ -9,6 +9,7 @@
   const EVERY = 30; // milliseconds between two readings, at least
   const CALM = 250; // milliseconds without a stroke before steps and history are brought up to date
   const AGAIN = 2000; // milliseconds until a drawing that could not be read is read again
+  const SPARING = 12; // pictures of the sheet a second, where the processor has to paint them
   digitnet.SHEET = 280;
 
   digitnet.startSheet = function ({ element, trigger, server }) {
@@ -61,6 +62,21 @@
       editor.set_image_properties({ scale: 1, position: { x: 0, y: 0 } });
     }
 
+    // Gradio blurs a shadow around its sheet, anew in every frame. Here nothing of it shows, and without a graphics card it takes a
+    // third of the frames and of the answers.
+    function unblur(node = editor.app.stage) {
+      if (node.filters?.length) node.filters = [];
+      node.children?.forEach(unblur);
+    }
+
+    // Without a graphics card, painting the sheet sixty times a second leaves no time to read it.
+    function spare() {
+      const gl = editor.app.renderer.gl;
+      const info = gl?.getExtension("WEBGL_debug_renderer_info");
+      const by = info ? gl.getParameter(info.UNMASKED_RENDERER_WEBGL) : "";
+      if (/swiftshader|llvmpipe|software|basic render/i.test(by)) editor.app.ticker.maxFPS = SPARING;
+    }
+
     function holdStill() {
       const zoom = editor.tools.get("zoom");
       const set = editor.set_image_properties.bind(editor);
@@ -103,6 +119,8 @@
       canvas().setAttribute("role", "img");
       canvas().setAttribute("aria-label", "Sheet to draw on with mouse, pen or finger");
       holdStill();
+      unblur();
+      spare();
       arm();
       return true;
     }
