@@ -263,8 +263,7 @@ class _Page:
     def queue_is_full(self) -> bool:
         if self.app is None:
             return False
-        queue = self.blocks._queue
-        return queue.max_size is not None and len(queue) >= queue.max_size
+        return len(self.blocks._queue) >= LIMITS.waiting
 
     def has_answers_for(self, scope, found: dict) -> bool:
         """Whether a session, or one call, has answers to come."""

@@ -46,7 +46,8 @@ def build_page(recognizer, *, checkpoint=None, collect=None) -> gr.Blocks:
             with gr.Tab("Model", id="model"):
                 model_tab(getattr(recognizer, "card", None), *_measured(checkpoint))
         add_endpoints(recognizer)
-    page.queue(max_size=LIMITS.waiting, default_concurrency_limit=LIMITS.at_once, api_open=False)
+    # The guard refuses at LIMITS.waiting, in our words; what has passed it by then must find room, or Gradio would refuse.
+    page.queue(max_size=LIMITS.waiting + LIMITS.requests, default_concurrency_limit=LIMITS.at_once, api_open=False)
     lighten_queue(page._queue)
     return page
 
