@@ -32,7 +32,7 @@ from digitnet import Recognizer
 from digitnet.drawings import read_drawings
 from digitnet.mnist import load_mnist
 from digitnet.preprocess import to_digit
-from digitnet.remote import DIGITS_TYPE
+from digitnet.remote import DIGITS_TYPE, MOST
 
 ROOT = Path(__file__).resolve().parent.parent
 PICTURES = 20_000
@@ -40,7 +40,6 @@ FEW = 500  # a job that is nearly all start-up
 PEOPLE, EVERY = 1_000, 0.030  # s; a page asks again no sooner than this while a pen moves (sheet.js)
 MANY = 100_000_000
 LOAD = 0.7  # of a core, planned for; more, and people wait for each other
-PACK = 16  # digits a request where workers are compared: enough that they, and not HTTP, are what is measured
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class Served:
 
     alone_ms: float  # one person, one picture after the other: median time of a whole request
     singles: float  # pictures a second, each a request of its own
-    packed: float  # digits a second, PACK a request
+    packed: float  # digits a second, MOST a request: nearly all the work is the workers'
     worker_ms: float  # of a processor, per picture of its own request
     front_ms: float  # the same, of Serve's HTTP server
 
@@ -170,7 +169,7 @@ def _serving(workers: int):
 def _served(address: str, server: psutil.Process, digits: np.ndarray, seconds: float) -> Served:
     buffer = io.BytesIO()
     Image.fromarray(np.round(255 * (1 - digits[0])).astype(np.uint8)).save(buffer, "PNG")
-    picture, pack = buffer.getvalue(), digits[:PACK].astype("<f4").tobytes()
+    picture, pack = buffer.getvalue(), digits[:MOST].astype("<f4").tobytes()
     _asked(address, pack, seconds=1, at_once=8, kind=DIGITS_TYPE)  # every worker's first request
     with httpx.Client(timeout=60) as http:
         alone = _each(seconds / 2, lambda: http.post(f"{address}/predict", content=picture).raise_for_status())
@@ -182,7 +181,7 @@ def _served(address: str, server: psutil.Process, digits: np.ndarray, seconds: f
     return Served(
         alone_ms=alone,
         singles=singles / seconds,
-        packed=packs * PACK / seconds,
+        packed=packs * MOST / seconds,
         worker_ms=1000 * worker_s / singles,
         front_ms=1000 * front_s / singles,
     )
@@ -294,7 +293,7 @@ def tables(figures: dict) -> str:
             f"{one['front_ms']:.1f} ms in Serve's HTTP server | {plain['batch_ms']:.1f} ms by `Recognizer` in batches of 64 |",
             f"| pictures a second by HTTP, one worker → two | {one['singles']:.0f} → {two['singles']:.0f} "
             f"(×{two['singles'] / one['singles']:.2f}) | the asking program and Serve's HTTP server run on the same cores |",
-            f"| digits a second, {PACK} a request, one worker → two | {one['packed']:.0f} → {two['packed']:.0f} "
+            f"| digits a second, {MOST} a request, one worker → two | {one['packed']:.0f} → {two['packed']:.0f} "
             f"(×{two['packed'] / one['packed']:.2f}) | {1000 / plain['packed_ms']:.0f} by `Recognizer` on one thread |",
             f"| processor time of a page process, per reading, with `--backend` | {figures['page_ms']:.1f} ms | |",
             f"| batch of {n:,} pictures, two workers | {batch['ray_2']:.1f} s | {batch['plain']:.1f} s by "

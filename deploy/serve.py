@@ -7,11 +7,13 @@ picture file to /predict, raw or as a form, and get the contract's answer. Knows
 import argparse
 import asyncio
 import base64
+import functools
 import io
 import os
 import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 from starlette.requests import Request
@@ -41,12 +43,20 @@ class _Refusal(Exception):
         self.status = status
 
 
+@dataclass(frozen=True)
+class _Work:
+    """What one request wants read: framed digits, None for a blank sheet; all_views as Recognizer.read takes it."""
+
+    digits: list[np.ndarray | None]
+    all_views: bool = True
+
+
 @serve.deployment
 class Worker:
     """One Recognizer on one thread, behind HTTP.
 
-    POST /predict: a picture, or framed digits (DIGITS_TYPE). POST /views and /saliency[?against=D]: one framed digit. GET
-    /: what is known of the network.
+    POST /predict: a picture, or framed digits (DIGITS_TYPE; with ?spare as Recognizer.read without all_views). POST /views
+    and /saliency[?against=D]: one framed digit. GET /: what is known of the network.
     """
 
     def __init__(self, checkpoint: str | None):
@@ -77,11 +87,13 @@ class Worker:
         if path == "":
             return {"predict": "POST a picture file to /predict", "checkpoint": self._digest, "card": self._recognizer.card}
         if path == "/predict" and request.headers.get("content-type") == DIGITS_TYPE:
-            predictions = await self._read(_digits(await request.body()))
+            work = _Work(_digits(await request.body()), all_views="spare" not in request.query_params)
+            predictions = await self._read(work)
             return {"predictions": [full_answer(prediction) for prediction in predictions]}
         if path == "/predict":
             picture = await _picture(request)
-            (prediction,) = await self._read([await self._do(lambda: to_digit(open_picture(io.BytesIO(picture))))])
+            digit = await self._do(lambda: to_digit(open_picture(io.BytesIO(picture))))
+            (prediction,) = await self._read(_Work([digit]))
             return full_answer(prediction, extras="full" in request.query_params)
         (digit,) = _digits(await request.body(), most=1)
         if path == "/views":
@@ -96,10 +108,13 @@ class Worker:
         return await asyncio.get_running_loop().run_in_executor(self._hand, work)
 
     @serve.batch(max_batch_size=BATCH, batch_wait_timeout_s=0)  # what waits when the hand is free, and no waiting for more
-    async def _read(self, requests: list[list[np.ndarray | None]]) -> list[list[Prediction]]:
-        digits = [digit for request in requests for digit in request]
-        predictions = iter(await self._do(lambda: self._recognizer.read(digits)))
-        return [[next(predictions) for _ in request] for request in requests]
+    async def _read(self, requests: list[_Work]) -> list[list[Prediction]]:
+        predictions = {}
+        for all_views in {request.all_views for request in requests}:
+            digits = [digit for request in requests if request.all_views == all_views for digit in request.digits]
+            read = functools.partial(self._recognizer.read, digits, all_views=all_views)
+            predictions[all_views] = iter(await self._do(read))
+        return [[next(predictions[request.all_views]) for _ in request.digits] for request in requests]
 
 
 async def _picture(request: Request) -> bytes:

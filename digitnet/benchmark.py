@@ -23,10 +23,13 @@ from pathlib import Path
 import numpy as np
 
 from .checkpoint import DEFAULT_PATH
-from .drawings import draw
+from .drawings import draw, read_drawings
 
 ROOT = Path(__file__).resolve().parent.parent
+EXAMPLES = Path(__file__).parent / "page" / "examples.jsonl"
+WOBBLE = 4.0  # pixels of a sheet, standard deviation at each point: the network is then as sure as of people's drawings
 SEVEN = [np.array([[70.0, 70], [200, 72], [160, 140], [120, 230]])]
+SHEETS = 32  # different ones
 BATCHES = (1, 4, 16, 64, 256, 1024)
 PATIENCE = 120  # seconds for a page that must come up at all
 
@@ -90,9 +93,15 @@ def in_turns(calls: dict[str, Callable[[], object]], *, rounds: int, warmup: int
 
 
 def sheets(count: int, *, seed: int = 0) -> list[np.ndarray]:
-    """As many different sheets as the page would deliver them: uint8 280×280, a wobbly seven each."""
+    """As many different sheets as the page would deliver them: uint8 280×280, the page's examples by an unsteady hand."""
     rng = np.random.default_rng(seed)
-    return [draw([SEVEN[0] + rng.normal(0, 6, SEVEN[0].shape)], brush=rng.uniform(6, 22)) for _ in range(count)]
+    examples = [drawing for drawing in read_drawings(EXAMPLES) if drawing.digit is not None]
+
+    def sheet(number: int) -> np.ndarray:
+        strokes = examples[number % len(examples)].strokes
+        return draw([stroke + rng.normal(0, WOBBLE, stroke.shape) for stroke in strokes], brush=rng.uniform(6, 22))
+
+    return [sheet(number) for number in range(count)]
 
 
 def resident(pid: int | str = "self", *, peak: bool = False) -> float:
@@ -150,18 +159,25 @@ def child_batches(settings: dict) -> dict:
 
     torch.set_num_threads(settings["threads"])
     recognizer = Recognizer.load(settings["engine"])
-    pictures = sheets(32) * 32
-    digits = [to_digit(picture) for picture in pictures[:32]] * 32
-    few = pictures[:32]
+    few = sheets(SHEETS)
+    pictures = few * (max(BATCHES) // SHEETS)
+    framed = [to_digit(picture) for picture in few]
+    digits = framed * (max(BATCHES) // SHEETS)
+    sure = recognizer.sure(recognizer.logits(torch.from_numpy(np.stack(framed)))[:, 0])
     calls: dict[str, Callable] = {"one by one": lambda: [recognizer(picture) for picture in few]}
     counts = {"one by one": len(few)}
     for size in settings["sizes"]:
-        again = max(1, 32 // size)
+        again = max(1, SHEETS // size)
         calls[f"many(), {size}"] = lambda size=size, again=again: [recognizer.many(pictures[:size]) for _ in range(again)]
-        calls[f"network alone, {size}"] = lambda size=size, again=again: [recognizer.read(digits[:size]) for _ in range(again)]
+        calls[f"network alone, {size}"] = lambda size=size, again=again: [
+            recognizer.read(digits[:size], all_views=False) for _ in range(again)
+        ]
         counts[f"many(), {size}"] = counts[f"network alone, {size}"] = size * again
     seconds = in_turns(calls, rounds=settings["rounds"], warmup=1)
-    return {"seconds": {name: [value / counts[name] for value in values] for name, values in seconds.items()}}
+    return {
+        "seconds": {name: [value / counts[name] for value in values] for name, values in seconds.items()},
+        "read_by_one_view": sure.double().mean().item(),
+    }
 
 
 def child_memory(settings: dict) -> dict:
@@ -298,7 +314,7 @@ def measure_one(effort: Effort, settings: dict) -> tuple[list[Figure], dict]:
 
 
 def measure_batches(effort: Effort, settings: dict) -> tuple[list[Figure], dict]:
-    figures = []
+    figures, notes = [], {}
     engines = {"PyTorch": settings["checkpoint"]}
     with tempfile.TemporaryDirectory() as folder:
         exported = _exported(settings["checkpoint"], Path(folder))
@@ -310,11 +326,13 @@ def measure_batches(effort: Effort, settings: dict) -> tuple[list[Figure], dict]
                 # The large batches take seconds each; how ONNX Runtime grows with the batch shows at two sizes.
                 sizes = BATCHES if engine == "PyTorch" else (1, 64)
                 work = {"engine": str(path), "threads": threads, "rounds": effort.batches, "sizes": sizes}
-                for name, seconds in in_child("batches", work)["seconds"].items():
+                result = in_child("batches", work)
+                notes["read_by_one_view"] = result["read_by_one_view"]
+                for name, seconds in result["seconds"].items():
                     floor = "one by one" if name != "one by one" else None
                     figures.append(figure(part, name, [1 / value for value in seconds], unit="/s", floor=floor))
         memory = {engine: in_child("memory", {"engine": str(path), "predictions": 20 + 64}) for engine, path in engines.items()}
-    return figures, {"memory_by_engine": memory}
+    return figures, notes | {"memory_by_engine": memory}
 
 
 def _exported(checkpoint: str, folder: Path) -> Path | None:

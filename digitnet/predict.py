@@ -80,7 +80,7 @@ def read_files(
 
 def _read_chunk(recognizer: Recognizer, paths: list[str]) -> list[tuple[str, Prediction | PictureError]]:
     digits = [_digit_of(path) for path in paths]
-    answers = iter(recognizer.read([digit for digit in digits if not isinstance(digit, PictureError)]))
+    answers = iter(recognizer.read([digit for digit in digits if not isinstance(digit, PictureError)], all_views=False))
     return [
         (path, digit if isinstance(digit, PictureError) else next(answers)) for path, digit in zip(paths, digits, strict=True)
     ]

@@ -54,10 +54,12 @@ class RemoteRecognizer(Recognizer):
         """SHA-256 of the backend's checkpoint file, hex; None while it does not answer."""
         return self._about("checkpoint", None)
 
-    def read(self, digits: Sequence[np.ndarray | None]) -> list[Prediction]:
+    def read(self, digits: Sequence[np.ndarray | None], *, all_views: bool = True) -> list[Prediction]:
         """As Recognizer.read. Raises BackendError where the backend does not answer."""
         inked = [digit for digit in digits if digit is not None]
-        answers = iter([answer for start in range(0, len(inked), MOST) for answer in self._read(inked[start : start + MOST])])
+        path = "/predict" if all_views else "/predict?spare"
+        parts = [inked[start : start + MOST] for start in range(0, len(inked), MOST)]
+        answers = iter([answer for part in parts for answer in self._read(path, part)])
         return [blank() if digit is None else next(answers) for digit in digits]
 
     def views_of(self, digit: np.ndarray) -> tuple[np.ndarray, tuple[str, ...], np.ndarray]:
@@ -81,9 +83,9 @@ class RemoteRecognizer(Recognizer):
         """Ends the connections that are kept open."""
         self._http.close()
 
-    def _read(self, digits: Sequence[np.ndarray]) -> list[Prediction]:
+    def _read(self, path: str, digits: Sequence[np.ndarray]) -> list[Prediction]:
         with _understood():
-            said = self._ask("POST", "/predict", _packed(digits))
+            said = self._ask("POST", path, _packed(digits))
             return [prediction_from(answer) for answer, _ in zip(said["predictions"], digits, strict=True)]
 
     def _about(self, what: str, otherwise):

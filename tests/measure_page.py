@@ -52,7 +52,6 @@ def one_second_stroke(visitor: Visitor, stroke: np.ndarray) -> dict:
     times = visitor.page.evaluate("() => window.times")
     during = [at for at in times["answers"] if at <= times["up"]]
     return {
-        "seconds": (times["up"] - times["down"]) / 1000,
         "moved": len(during),
         "first": during[0] - times["down"] if during else float("inf"),
         "last": max(0.0, times["answers"][-1] - times["up"]) if times["answers"] else float("inf"),

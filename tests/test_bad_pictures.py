@@ -266,11 +266,17 @@ def test_there_are_more_than_three_hundred():
     assert len(CASES) >= 300
 
 
+def written(name: str, folder: Path) -> tuple[Path, str]:
+    """A case as a file in the folder, and what is expected of it."""
+    content, expected = CASES[name]
+    path = folder / Path(name).name.replace(" ", "-")
+    path.write_bytes(content)
+    return path, expected
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_it_reads_rightly_or_gets_one_sentence(recognizer, tmp_path, name):
-    content, expected = CASES[name]
-    path = tmp_path / Path(name).name.replace(" ", "-")
-    path.write_bytes(content)
+    path, expected = written(name, tmp_path)
     try:
         p = recognizer(path)
     except PictureError as error:
@@ -420,9 +426,7 @@ def test_by_the_api_it_is_the_same(client, tmp_path, name):
     from gradio_client import handle_file
     from gradio_client.exceptions import AppError
 
-    content, expected = CASES[name]
-    path = tmp_path / Path(name).name.replace(" ", "-")
-    path.write_bytes(content)
+    path, expected = written(name, tmp_path)
     try:
         answer = client.predict(handle_file(path), api_name="/predict")
     except AppError as error:

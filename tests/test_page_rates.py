@@ -103,6 +103,15 @@ class Server:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"{}"})
 
+    def hold_until(self, leave: asyncio.Event) -> None:
+        """From now on answers come when there is leave."""
+
+        async def held(scope, receive, send):
+            await leave.wait()
+            await self.answer(scope, receive, send)
+
+        self.guard.app = held
+
     async def ask(
         self, path="/gradio_api/queue/join", *, session="s", address="10.0.0.1", method="POST", headers=(), body=None
     ):
@@ -194,13 +203,7 @@ def test_passwords_cannot_be_tried_at_will():
 def test_too_many_at_once_are_sent_away_with_a_sentence_and_come_back():
     async def scenario():
         server, leave = Server(), asyncio.Event()
-        answer = server.answer
-
-        async def slow(scope, receive, send):
-            await leave.wait()
-            await answer(scope, receive, send)
-
-        server.guard.app = slow
+        server.hold_until(leave)
         most = LIMITS.at_once + LIMITS.waiting
         asked = [asyncio.create_task(server.ask(READ, session=f"{n}")) for n in range(most + 20)]
         while sum(task.done() for task in asked) < 20:
@@ -218,13 +221,7 @@ def test_too_many_at_once_are_sent_away_with_a_sentence_and_come_back():
 def test_streams_are_bounded_by_address_and_given_back():
     async def scenario():
         server, leave = Server(), asyncio.Event()
-        answer = server.answer
-
-        async def open_stream(scope, receive, send):
-            await leave.wait()
-            await answer(scope, receive, send)
-
-        server.guard.app = open_stream
+        server.hold_until(leave)
         path = "/gradio_api/heartbeat/abc"
         streams = [asyncio.create_task(server.ask(path, method="GET")) for _ in range(LIMITS.streams_address + 3)]
         elsewhere = asyncio.create_task(server.ask(path, method="GET", address="10.0.0.9"))

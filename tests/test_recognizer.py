@@ -13,7 +13,8 @@ from PIL import Image
 from digitnet import PictureError, Recognizer
 from digitnet.drawings import draw
 from digitnet.model import DigitNet, ModelConfig
-from digitnet.recognizer import BATCH, VERDICTS
+from digitnet.preprocess import to_digit
+from digitnet.recognizer import BATCH, SURE, VERDICTS
 
 SEVEN = [np.array([[70.0, 70], [200, 72], [160, 140], [120, 230]])]
 ONE = [np.array([[140.0, 40], [141, 240]])]
@@ -72,6 +73,20 @@ def test_many_equals_one_by_one_in_order(recognizer, seven):
     assert [p.digit for p in answers] == [7, None, 1] * (BATCH // 2)
     assert answers[0].probabilities == pytest.approx(recognizer(seven).probabilities, abs=2e-3)
     assert recognizer.many([]) == []
+
+
+def test_a_batch_asks_the_other_views_only_where_the_first_is_not_sure(recognizer, mnist_test):
+    pictures = mnist_test[0].numpy()[:512]
+    digits = [to_digit(picture) for picture in pictures]
+    whole, spared = (
+        np.array([(*p.probabilities, p.p_digit) for p in recognizer.read(digits, all_views=all_views)])
+        for all_views in (True, False)
+    )
+    moved = np.abs(whole - spared).max(axis=1)
+    sure = np.minimum(spared[:, :10].max(axis=1), spared[:, 10]) >= SURE
+    assert moved.max() <= 1e-3 and moved[~sure].max() < 1e-6
+    assert 0.3 < (moved > 1e-6).mean() <= sure.mean()
+    assert [(*p.probabilities, p.p_digit) for p in recognizer.many(pictures)] == pytest.approx(spared, abs=1e-6)
 
 
 def test_stream_reads_no_further_than_the_batch_after(recognizer, seven):
