@@ -32,7 +32,7 @@ TYPES = {"digit": "int8", "confidence": "float64", "p_digit": "float64"}  # of t
 class PartReader:
     """Reads one part after another with one Recognizer, on one thread; made by Ray Data, once in each worker."""
 
-    def __init__(self, work: str, checkpoint: str | None):
+    def __init__(self, work: str, checkpoint: str | None, all_views: bool):
         import torch
 
         from digitnet import Recognizer
@@ -40,7 +40,7 @@ class PartReader:
         torch.set_num_threads(1)
         self._work = Path(work)
         self._base = json.loads((self._work / PLAN).read_text())["base"]
-        self._recognizer = Recognizer.load(checkpoint)
+        self._recognizer, self._all_views = Recognizer.load(checkpoint), all_views
 
     def __call__(self, batch: dict) -> dict:
         """{"part": [number, ...]} → the same with "read" and "failed", how many pictures were and could not be read."""
@@ -56,7 +56,8 @@ class PartReader:
         rows, failed = io.StringIO(newline=""), 0
         writer = csv.writer(rows, lineterminator="\n")
         # One thread: a worker is given one core.
-        answers = read_files(self._recognizer, (os.path.join(self._base, name) for name in names), workers=1)
+        paths = (os.path.join(self._base, name) for name in names)
+        answers = read_files(self._recognizer, paths, workers=1, all_views=self._all_views)
         for name, (_, answer) in zip(names, answers, strict=True):
             failed += isinstance(answer, PictureError)
             writer.writerow(row_of(name, answer))
@@ -81,6 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--address", metavar="HOST:PORT", help="a Ray cluster to work on (default: this machine alone)")
     parser.add_argument("--workers", type=count, metavar="N", help="workers at most, a core each (default: as many as cores)")
     parser.add_argument("--part", type=count, default=PART, metavar="N", help=f"pictures a part (default: {PART})")
+    parser.add_argument("--spare-views", action="store_true", help="ask the other views only where the first is not sure")
     parser.add_argument("--anew", action="store_true", help="forget what a broken job has done already")
     parser.add_argument("--checkpoint", metavar="FILE", type=os.path.abspath, help="another checkpoint, there on every machine")
 
@@ -127,6 +129,7 @@ def _planned(work: Path, args: argparse.Namespace) -> dict:
         "base": os.getcwd(),
         "checkpoint": file_digest(args.checkpoint or DEFAULT_PATH),
         "part": args.part,
+        "all_views": not args.spare_views,
     }
     try:
         if args.anew:
@@ -188,7 +191,7 @@ def _read_parts(work: Path, plan: dict, args: argparse.Namespace) -> int:
     jobs = ray.data.from_items([{"part": part} for part in parts], override_num_blocks=min(len(parts), 50 * most))
     jobs = jobs.map_batches(
         PartReader,
-        fn_constructor_args=(str(work), args.checkpoint),
+        fn_constructor_args=(str(work), args.checkpoint, not args.spare_views),
         batch_size=1,
         num_cpus=1,
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=most, initial_size=most),

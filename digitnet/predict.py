@@ -57,12 +57,13 @@ def _pictures_below(folder: str) -> Iterator[str]:
 
 
 def read_files(
-    recognizer: Recognizer, paths: Iterable[str], *, workers: int | None = None
+    recognizer: Recognizer, paths: Iterable[str], *, workers: int | None = None, all_views: bool = True
 ) -> Iterator[tuple[str, Prediction | PictureError]]:
     """(path, what was read in it, or why nothing could be), in the order of the paths, however many they are.
 
     workers: threads that each decode, frame and read CHUNK pictures at a time; None for one per core. Taken from `paths`
-    are at most AHEAD chunks a worker more than was given out. Quickest where PyTorch itself uses one thread.
+    are at most AHEAD chunks a worker more than was given out. Quickest where PyTorch itself uses one thread. all_views: as
+    Recognizer.read takes it.
     """
     paths, waiting = iter(paths), deque()
     workers = workers or os.cpu_count() or 1
@@ -70,7 +71,7 @@ def read_files(
         try:
             while True:
                 while len(waiting) < AHEAD * workers and (chunk := list(itertools.islice(paths, CHUNK))):
-                    waiting.append(pool.submit(_read_chunk, recognizer, chunk))
+                    waiting.append(pool.submit(_read_chunk, recognizer, chunk, all_views))
                 if not waiting:
                     return
                 yield from waiting.popleft().result()
@@ -78,9 +79,9 @@ def read_files(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _read_chunk(recognizer: Recognizer, paths: list[str]) -> list[tuple[str, Prediction | PictureError]]:
+def _read_chunk(recognizer: Recognizer, paths: list[str], all_views: bool) -> list[tuple[str, Prediction | PictureError]]:
     digits = [_digit_of(path) for path in paths]
-    answers = iter(recognizer.read([digit for digit in digits if not isinstance(digit, PictureError)], all_views=False))
+    answers = iter(recognizer.read([digit for digit in digits if not isinstance(digit, PictureError)], all_views=all_views))
     return [
         (path, digit if isinstance(digit, PictureError) else next(answers)) for path, digit in zip(paths, digits, strict=True)
     ]
@@ -163,6 +164,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "  digit is empty on a blank sheet; verdict is digit, unsure, not_a_digit or blank; p_digit says how likely it\n"
         "  is a digit at all. A picture that cannot be read has only its error, a sentence. The order is that of the\n"
         "  arguments, a folder's pictures by name, so that two runs write the same file.\n\n"
+        "With --spare-views it takes a little over half the time, and no probability moves by more than 0.005. Without, a\n"
+        "picture is answered here as on the page.\n\n"
         "exit code: 0 every picture was read; 1 some could not be read (each is told on stderr and has a row of its\n"
         "  own, the others are unaffected); 2 refused, nothing was read."
     )
@@ -179,6 +182,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoint", metavar="FILE", help="a checkpoint, or an export in .onnx (default: checkpoints/digitnet.pt)"
     )
+    parser.add_argument("--spare-views", action="store_true", help="ask the other views only where the first is not sure")
     parser.add_argument("--workers", type=int, metavar="N", help="threads that read pictures (default: one per core)")
 
 
@@ -204,7 +208,7 @@ def run(args: argparse.Namespace) -> int:
 def _print(recognizer: Recognizer, paths: Iterator[str], args: argparse.Namespace) -> int:
     failed = 0
     try:
-        for path, answer in read_files(recognizer, paths, workers=args.workers):
+        for path, answer in read_files(recognizer, paths, workers=args.workers, all_views=not args.spare_views):
             if isinstance(answer, PictureError):
                 failed += 1
                 print(f"{_shown(path)}: {answer}", file=sys.stderr)
@@ -239,7 +243,7 @@ def _write(recognizer: Recognizer, paths: Iterator[str], args: argparse.Namespac
         total = sum(1 for _ in find_pictures(args.pictures)) if shown else None
         read = 0
         with tqdm(total=total, initial=kept, unit="picture", disable=not shown, smoothing=0.05) as bar:
-            for path, answer in read_files(recognizer, paths, workers=args.workers):
+            for path, answer in read_files(recognizer, paths, workers=args.workers, all_views=not args.spare_views):
                 writer.writerow(row_of(path, answer))
                 read += 1
                 if isinstance(answer, PictureError):

@@ -265,7 +265,7 @@ def _luminance(picture: Image.Image) -> np.ndarray:
     if picture.mode == "La":
         picture = picture.convert("LA")
     if not picture.has_transparency_data:
-        return np.asarray(picture.convert("L"), dtype=np.float32) / 255.0
+        return np.divide(np.asarray(picture.convert("L")), 255, dtype=np.float32)
     rgba = picture.convert("RGBA")
     # Light ink on nothing vanishes over white paper: where all that is solid is light, the paper it was meant for is black.
     luminance, opacity = np.asarray(rgba.convert("L")), np.asarray(rgba.getchannel("A"))

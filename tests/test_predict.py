@@ -14,7 +14,7 @@ from PIL import Image
 
 from digitnet import PictureError, Recognizer
 from digitnet.__main__ import main
-from digitnet.drawings import draw
+from digitnet.drawings import draw, read_drawings
 from digitnet.predict import AHEAD, CHUNK, COLUMNS, find_pictures, line_of, read_files
 
 ROOT = Path(__file__).parents[1]
@@ -200,6 +200,21 @@ def test_names_that_are_no_text_and_names_with_line_breaks(tmp_path, weights, ca
         assert [os.fsencode(row["picture"]) for row in rows(out)] == odd
     assert main(["predict", str(tmp_path), "--checkpoint", weights]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_spared_views_change_the_thousandths_of_sure_answers_only(tmp_path):
+    drawings = [d for d in read_drawings(ROOT / "tests" / "drawings" / "page.jsonl") if d.digit is not None]
+    for number, drawing in enumerate(drawings):
+        Image.fromarray(draw(drawing.strokes, brush=14)).save(tmp_path / f"{number:02}.png")
+    tables = []
+    for flags in ([], ["--spare-views"]):
+        assert main(["predict", str(tmp_path), "--out", str(tmp_path / "out.csv"), *flags]) == 0
+        tables.append(rows(tmp_path / "out.csv"))
+    whole, spared = tables
+    assert whole != spared and len(whole) == len(drawings)
+    assert [(row["digit"], row["verdict"]) for row in whole] == [(row["digit"], row["verdict"]) for row in spared]
+    for name in ("confidence", "p_digit"):
+        assert [float(row[name]) for row in whole] == pytest.approx([float(row[name]) for row in spared], abs=5e-3)
 
 
 def test_it_looks_no_further_ahead_than_the_window(recognizer, tmp_path):

@@ -25,6 +25,14 @@ def recognizer():
     return Recognizer.load()
 
 
+@pytest.fixture(params=[1, os.cpu_count()], ids=["a core to spare", "all cores taken"])
+def threads(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
 def seven():
     return draw(SEVEN, brush=16)
@@ -66,6 +74,7 @@ def test_files_pictures_and_arrays_are_read_alike(recognizer, seven, tmp_path):
         assert recognizer(picture).probabilities == pytest.approx(expected, abs=1e-3)
 
 
+@pytest.mark.usefixtures("threads")
 def test_many_equals_one_by_one_in_order(recognizer, seven):
     blank = np.full((280, 280), 255, np.uint8)
     pictures = [seven, blank, draw(ONE, brush=14)] * (BATCH // 2)
@@ -84,11 +93,12 @@ def test_a_batch_asks_the_other_views_only_where_the_first_is_not_sure(recognize
     )
     moved = np.abs(whole - spared).max(axis=1)
     sure = np.minimum(spared[:, :10].max(axis=1), spared[:, 10]) >= SURE
-    assert moved.max() <= 1e-3 and moved[~sure].max() < 1e-6
+    assert moved.max() <= 5e-3 and moved[~sure].max() < 1e-6
     assert 0.3 < (moved > 1e-6).mean() <= sure.mean()
     assert [(*p.probabilities, p.p_digit) for p in recognizer.many(pictures)] == pytest.approx(spared, abs=1e-6)
 
 
+@pytest.mark.usefixtures("threads")
 def test_stream_reads_no_further_than_the_batch_after(recognizer, seven):
     taken = []
 
@@ -101,6 +111,7 @@ def test_stream_reads_no_further_than_the_batch_after(recognizer, seven):
     assert first.digit == 7 and BATCH <= len(taken) <= 2 * BATCH
 
 
+@pytest.mark.usefixtures("threads")
 def test_an_unreadable_picture_in_a_later_batch_ends_the_stream_there(recognizer, seven, tmp_path):
     read = []
     with pytest.raises(PictureError, match="gone.png"):
