@@ -61,7 +61,7 @@ class Effort:
     starts: int = 5
     predictions: int = 10_000
     seeds: int = 5
-    baseline_seeds: int = 1
+    baseline_seeds: int = 3
     baseline_epochs: int = 5
     steps: int = 60
     strokes: int = 15
