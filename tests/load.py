@@ -1,4 +1,6 @@
-"""Load on the page, by Locust, with arrivals that do not wait for answers: python tests/load.py hold | burst | class | soak
+"""Load on the page, by Locust, with arrivals that do not wait for answers.
+
+python tests/load.py hold | burst | class | soak | bounds
 
 Starts the page itself, on two cores where the machine has more, sends what browsers and programs send, prints figures and
 writes them with --json. Not a test: the machine must have nothing else to do. docs/reliability.md holds what came out.
@@ -9,6 +11,7 @@ import io
 import json
 import os
 import random
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -27,6 +30,7 @@ sys.path.insert(0, str(ROOT))
 
 from digitnet.drawings import draw, read_drawings  # noqa: E402
 
+PORT = 7990
 PATIENCE = 60  # seconds until a request counts as lost
 BOUNDARY = "load"
 numbers = count(1)
@@ -51,7 +55,7 @@ DIGITS = [(drawing.digit, picture_of(drawing), strokes_of(drawing)) for drawing 
 class Visitor(FastHttpUser):
     """One who asks; Locust keeps the figures."""
 
-    host = "http://127.0.0.1:7990"
+    host = f"http://127.0.0.1:{PORT}"
     tools = 0  # the id of the component whose functions read the sheet
     network_timeout = connection_timeout = PATIENCE
 
@@ -122,11 +126,12 @@ class Visitor(FastHttpUser):
 class Page:
     """The page in a process of its own: its address, its memory, its temporary files."""
 
-    def __init__(self, cores: int):
+    def __init__(self, cores: int, *, port: int = PORT, start: tuple[str, ...] = (str(ROOT / "app.py"),)):
         self.folder = tempfile.TemporaryDirectory(prefix="load-")
         with open(Path(self.folder.name) / "out.txt", "wb") as out:
             self.process = subprocess.Popen(
-                [sys.executable, str(ROOT / "app.py"), "--port", "7990", "--proxied"],
+                [sys.executable, *start, "--port", str(port), "--proxied"],
+                cwd=ROOT,
                 env={**os.environ, "GRADIO_TEMP_DIR": f"{self.folder.name}/files", "PYTHONUNBUFFERED": "1"},
                 stdout=out,
                 stderr=subprocess.STDOUT,
@@ -327,7 +332,57 @@ def soak(environment, page, options) -> dict:
     }
 
 
-RUNS = {"hold": hold, "burst": burst, "class": classroom, "soak": soak}
+# The page as it would be without limits.py, guard.py, rates.py and gaps.py.
+BARE = """
+import sys
+from digitnet.page import gaps
+gaps.lighten_gradio = lambda: None
+gaps.lighten_queue = lambda queue: None
+from digitnet.page import look
+bounded = look.launch_settings
+look.launch_settings = lambda **how: {name: value for name, value in bounded(**how).items() if name != "app_kwargs"}
+import app
+sys.exit(app.main(sys.argv[1:]))
+"""
+
+
+class BareVisitor(Visitor):
+    host = f"http://127.0.0.1:{PORT + 1}"
+
+
+def bounds(environment, page, options) -> dict:
+    """What the bounds cost whom nothing bounds: calls one after the other, of the page and of one without them, in turns."""
+    bare = Page(options.cores, port=PORT + 1, start=("-c", BARE))
+    visitors = {"page": Visitor(environment), "without bounds": BareVisitor(environment)}
+    calls = {
+        "read_sheet": lambda visitor: visitor.read_sheet(visitor.strokes, "read_sheet"),
+        "/predict": lambda visitor: visitor.predict(),
+    }
+    figures = {}
+    for name, call in calls.items():
+        taken = {who: [] for who in visitors}
+        for _ in range(options.calls):
+            drawn = random.choice(DIGITS)
+            for who, visitor in visitors.items():
+                visitor.become_another()
+                visitor.digit, visitor.picture, visitor.strokes = drawn
+                began = time.perf_counter()
+                assert call(visitor) == "held"
+                taken[who].append(1000 * (time.perf_counter() - began))
+        medians = {who: statistics.median(ms) for who, ms in taken.items()}
+        p95 = {who: statistics.quantiles(ms, n=20)[-1] for who, ms in taken.items()}
+        figures[name] = {
+            "n": options.calls,
+            "p50_ms": {who: round(ms, 2) for who, ms in medians.items()},
+            "p95_ms": {who: round(ms, 2) for who, ms in p95.items()},
+            "p50_ratio": round(medians["page"] / medians["without bounds"], 3),
+        }
+        print(name, json.dumps(figures[name]), flush=True)
+    bare.close()
+    return figures
+
+
+RUNS = {"hold": hold, "burst": burst, "class": classroom, "soak": soak, "bounds": bounds}
 
 
 def main() -> int:
@@ -338,6 +393,7 @@ def main() -> int:
     parser.add_argument("--people", type=int, default=30)
     parser.add_argument("--drawings", type=int, default=15, help="of each person in class")
     parser.add_argument("--predictions", type=int, default=50_000, help="of soak")
+    parser.add_argument("--calls", type=int, default=400, help="of bounds, of each kind and page (default 400)")
     parser.add_argument("--cores", type=int, default=2, help="for the page, where there are more")
     parser.add_argument("--json", metavar="FILE", help="write the figures here too")
     options = parser.parse_args()
