@@ -185,10 +185,10 @@ def browser():
 
 @pytest.fixture
 def visit(browser, address):
-    """visit(width=..., touch=..., dark=..., address=...) → Visitor on the open page, its sheet ready."""
+    """visit(width=..., touch=..., dark=...) → Visitor on the open page, its sheet ready; arrive=False: still outside."""
     visitors = []
 
-    def open_page(*, width=1200, height=900, touch=False, dark=False, address=address) -> "Visitor":
+    def open_page(*, width=1200, height=900, touch=False, dark=False, address=address, arrive=True) -> "Visitor":
         context = browser.new_context(
             viewport={"width": width, "height": height},
             has_touch=touch,
@@ -198,7 +198,7 @@ def visit(browser, address):
             accept_downloads=True,
         )
         visitors.append(Visitor(context, address, touch=touch))
-        return visitors[-1].arrive()
+        return visitors[-1].arrive() if arrive else visitors[-1]
 
     yield open_page
     for visitor in visitors:

@@ -78,6 +78,25 @@ def test_predict_by_plain_http(address, seven):
     assert kind == "complete" and answer["digit"] == 7
 
 
+def test_an_upload_may_be_named_by_its_address_and_nothing_else(address, seven):
+    (path,) = httpx.post(
+        f"{address}gradio_api/upload", files={"files": (seven.name, seven.read_bytes())}, timeout=PATIENCE
+    ).json()
+
+    def named(url: str) -> dict:
+        return {"path": url, "url": url, "meta": {"_type": "gradio.FileData"}}
+
+    for url in (f"{address}gradio_api/file={path}", f"https://elsewhere.example/gradio_api/file={path}"):  # looked for here
+        kind, (answer,) = plain(address, [named(url)])
+        assert kind == "complete" and answer["digit"] == 7
+    for url in (f"{address}gradio_api/file=/etc/hostname", f"{address}gradio_api/file=../../app.py"):
+        kind, data = plain(address, [named(url)])
+        assert kind == "error" and data["error"].endswith(".")
+    for url in (f"{address}favicon.ico", f"{address}gradio_api/file=http://127.0.0.1:9/a.png"):
+        refused = httpx.post(f"{address}gradio_api/call/predict", json={"data": [named(url)]}, timeout=PATIENCE)
+        assert refused.status_code == 400 and "not fetched" in refused.text
+
+
 @pytest.mark.parametrize("sent", [None, 7, {}, {"path": "/etc/hostname"}, {"path": "../app.py"}, {"path": 5}, [[]]])
 def test_only_uploaded_files_are_read(address, sent):
     kind, data = plain(address, [sent])
@@ -142,6 +161,14 @@ def test_share_without_internet_says_so_and_serves(run_app):
     app = run_app("--port", free_port(), "--share", env={"HTTPS_PROXY": "http://127.0.0.1:9", "NO_PROXY": "127.0.0.1"})
     address = app.address()
     app.wait_for("No public link could be made")
+    assert httpx.get(address, timeout=PATIENCE).status_code == 200
+    assert app.end() == 0
+
+
+def test_mcp_without_its_package_says_what_to_install_and_serves(run_app):
+    app = run_app("--port", free_port(), "--mcp")
+    address = app.address()
+    app.wait_for("MCP is not there: install it with pip install 'gradio\\[mcp\\]'")
     assert httpx.get(address, timeout=PATIENCE).status_code == 200
     assert app.end() == 0
 

@@ -1,6 +1,9 @@
 """The Draw tab in a real browser: ready at once, read while drawn, cleared, undone, explained."""
 
 import pytest
+from conftest import straightened
+
+from digitnet.page.guard import BUSY
 
 SCREENS = [
     pytest.param({"width": 1440}, id="1440-mouse-light"),
@@ -270,3 +273,60 @@ def test_examples_are_drawn_on_the_sheet_and_read(visit):
         visitor.until("() => !window.digitnet.replaying() && document.querySelector('#pad').dataset.inked")
         visitor.settled()
         assert visitor.said.startswith("This does not look like a digit."), name
+
+
+# --- when something is in the way -----------------------------------------------------------------------------------------
+
+
+def refuse_readings(visitor, times: int, refused: list) -> None:
+    """The server sends the next readings away, so many of them, as guard.py does when many draw."""
+
+    def answer(route):
+        if len(refused) >= times:
+            route.continue_()
+            return
+        refused.append(route.request.post_data_json["fn_name"])
+        route.fulfill(status=503, headers={"Retry-After": "1"}, json={"detail": BUSY})
+
+    visitor.page.route("**/component_server/", answer)
+
+
+def test_a_busy_server_is_asked_again_and_nobody_notices(visit, drawn):
+    visitor, refused = visit(), []
+    refuse_readings(visitor, 2, refused)
+    visitor.draw(drawn["7-upright"])
+    assert visitor.label == "7" and visitor.said == "That is a 7." and len(refused) == 2
+    visitor.troubles.clear()  # the browser notes each 503
+
+
+def test_a_server_that_stays_busy_says_so_and_the_drawing_is_kept(visit, drawn):
+    visitor, refused = visit(), []
+    refuse_readings(visitor, 10**6, refused)
+    visitor.draw(drawn["7-upright"])
+    assert visitor.said == BUSY and visitor.label == "" and len(refused) >= 4
+    visitor.page.unroute("**/component_server/")
+    visitor.page.get_by_role("button", name="Predict").click()
+    visitor.settled()
+    assert visitor.label == "7" and visitor.said == "That is a 7."
+    visitor.troubles.clear()
+
+
+def test_without_the_sketchpads_history_its_picture_is_read_after_each_stroke(visit, drawn):
+    """Gradio promises no window.editor: the page reads without it, only not while the pen moves."""
+    visitor = visit(arrive=False)
+    visitor.page.add_init_script("Object.defineProperty(window, 'editor', { get: () => undefined, set: () => {} })")
+    visitor.page.goto(visitor.address)
+    visitor.page.wait_for_selector("#pad canvas")
+    for name, digit in (("7-upright", "7"), ("3-leaning", "3")):
+        visitor.page.wait_for_selector("#pad button.highlight[aria-label='Brush']", state="attached")
+        (stroke,) = drawn[name]
+        first, *rest = visitor.places(straightened(stroke))
+        visitor.down(first)
+        for place in rest:
+            visitor.move(place)
+        visitor.up()
+        visitor.until(f"() => document.querySelector('#say').textContent === 'That is a {digit}.'")
+        assert visitor.label == digit
+        visitor.page.get_by_role("button", name="Clear").last.click()
+        visitor.until(f"() => document.querySelector('#say').textContent === {BLANK!r}")
+        assert visitor.label == ""

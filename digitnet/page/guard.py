@@ -84,6 +84,7 @@ TOO_LARGE = "This is too large: at most {} MB are taken at once."
 OFTEN = "That is more than one visitor may ask for at once. Wait a moment and try again."
 BUSY = "Too many people are drawing right now. Wait a moment and try again."
 UNCLEAR = "This message cannot be understood; see the API page for what is expected."
+UPLOADED = "/gradio_api/file="
 NOT_FETCHED = "Upload the picture and send the path that comes back; addresses are not fetched."
 
 
@@ -379,6 +380,10 @@ def _without_addresses(value, depth: int = 0):
     if "path" in value or "url" in value:
         _must(isinstance(value.get("meta", {}), dict))
         path, url = value.get("path"), value.get("url")
+        if isinstance(path, str) and path.startswith(("http://", "https://")) and UPLOADED in path:
+            # What was uploaded here, by its address, as MCP clients name it: looked for here, whatever the host.
+            path = path.partition(UPLOADED)[2]
+            value = {**value, "path": path}
         if isinstance(path, str) and (":/" in path or "\0" in path):
             raise Refused(400, NOT_FETCHED)
         if isinstance(url, str) and not url.startswith("data:"):
