@@ -25,7 +25,7 @@ from .doodles import doodles, pairs
 from .drawings import Drawing, Rendering, find_drawings, part_of, render
 from .mnist import DISPUTED, data_root, load_mnist, split
 from .model import DIGITS
-from .preprocess import SIDE, frame
+from .preprocess import SIDE, frame, to_digit
 from .recognizer import Recognizer
 
 BINS = 15  # of the calibration error
@@ -122,14 +122,7 @@ def measure_mnist(recognizer: Recognizer, digits: torch.Tensor, labels: torch.Te
     pictures, truth = digits.numpy(), labels.numpy()
     plain = _one_view(recognizer, list(pictures.astype(np.float32) / 255))
     framed = [frame(picture) for picture in pictures.astype(np.float32) / 255]
-    predictions = [p for i in range(0, len(pictures), 256) for p in recognizer.many(pictures[i : i + 256])]
-    answers = Answers(
-        np.array([p.digit for p in predictions]),
-        truth,
-        np.array([p.confidence for p in predictions]),
-        np.array([p.p_digit for p in predictions]),
-        [p.verdict for p in predictions],
-    )
+    answers = read_all(recognizer, [to_digit(picture) for picture in pictures], truth)
     error, bars = calibration_error(answers.confidence, answers.right)
     undisputed = np.setdiff1d(np.arange(len(truth)), disputed)
     return {
@@ -238,7 +231,8 @@ def evaluate(path, root, *, part: str = "report", seeds: Sequence[Path] = (), er
     again_trained = [Recognizer.load(seed) for seed in seeds]
     if seeds:
         say(f"Reading MNIST with {len(seeds)} other seeds of the recipe ...")
-        rates = [_mean(np.array([p.digit for p in again.many(pictures.numpy())]) == labels.numpy()) for again in again_trained]
+        framed = [to_digit(picture) for picture in pictures.numpy()]
+        rates = [_mean(read_all(again, framed, labels.numpy()).right) for again in again_trained]
         report["mnist"]["seeds"] = _over_seeds([report["mnist"]["views"], *rates])
     sources = find_drawings(root)
     shown = [(name, d) for name, drawings in sources.items() for d in drawings if part_of(d.writer) == part]
