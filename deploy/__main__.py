@@ -4,7 +4,9 @@ Only reads arguments and hands them on, as python -m digitnet does.
 """
 
 import argparse
+import contextlib
 import importlib
+import os
 import sys
 
 COMMANDS = {
@@ -50,4 +52,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)  # all is written and Ray is shut down: to take PyTorch, Arrow and Ray apart would take another second

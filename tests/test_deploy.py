@@ -391,11 +391,14 @@ def test_one_command_on_one_machine_writes_parquet_like_the_plain_one(pictures, 
     from pyarrow import parquet
 
     out = tmp_path / "table.parquet"
-    job = batch(pictures, "--out", out, "--workers", 2, "--part", 50)
+    job = batch(pictures, "--out", out, "--workers", 2, "--part", 50, "--spare-views")
     assert job.wait() == 1, job.output
     rows = parquet.read_table(out)
     assert rows.column_names == list(COLUMNS)
-    expected = list(csv.DictReader(io.StringIO(table.decode())))
+    assert digitnet(["predict", str(pictures), "--out", str(tmp_path / "plain.csv"), "--spare-views"]) == 1
+    spared = (tmp_path / "plain.csv").read_bytes()
+    assert spared != table
+    expected = list(csv.DictReader(io.StringIO(spared.decode())))
     assert len(expected) == 241 and rows.num_rows == 241
     for row, plain in zip(rows.to_pylist(), expected, strict=True):
         for name in COLUMNS:

@@ -217,6 +217,18 @@ def test_at_360_pixels_nothing_lies_on_the_sheet_and_nothing_sticks_out(visit):
         assert x >= 0 and x + width <= 360 and height >= 40
 
 
+@pytest.mark.parametrize(("width", "height"), [(390, 844), (768, 1024)])
+def test_sheet_answer_sentence_and_buttons_are_seen_at_once_and_stay_where_they_are(visit, drawn, width, height):
+    visitor = visit(width=width, height=height, touch=True)
+    places = ("#pad", "#answer", "#say", "#tools", "#buttons")
+    before = [visitor.box(place) for place in places]
+    for x, y, wide, high in before:
+        assert x >= 0 and y >= 0 and x + wide <= width and y + high <= height
+    visitor.draw(drawn["A-other"])  # its sentence is the longest
+    assert "does not look like a digit" in visitor.said
+    assert [visitor.box(place) for place in places] == before
+
+
 def test_a_second_finger_draws_nothing(visit):
     visitor = visit(width=390, height=844, touch=True)
     (a, b) = visitor.places([[80, 80], [200, 200]])

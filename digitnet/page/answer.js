@@ -9,7 +9,7 @@
   let answers = 0;
 
   const byId = (id) => document.getElementById(id);
-  const percent = (p) => (p >= 0.9995 ? "100 %" : p < 0.001 ? "0 %" : `${(100 * p).toFixed(p > 0.99 ? 1 : 0)} %`);
+  const percent = (p) => (p >= 0.9995 ? "100\u00a0%" : p < 0.001 ? "0\u00a0%" : `${(100 * p).toFixed(p > 0.99 ? 1 : 0)}\u00a0%`);
 
   function make(tag, attributes = {}, ...children) {
     const node = document.createElement(tag);
