@@ -32,15 +32,16 @@ TYPES = {"digit": "int8", "confidence": "float64", "p_digit": "float64"}  # of t
 class PartReader:
     """Reads one part after another with one Recognizer, on one thread; made by Ray Data, once in each worker."""
 
-    def __init__(self, work: str, checkpoint: str | None, all_views: bool):
+    def __init__(self, work: str, checkpoint: str | None):
         import torch
 
         from digitnet import Recognizer
 
         torch.set_num_threads(1)
         self._work = Path(work)
-        self._base = json.loads((self._work / PLAN).read_text())["base"]
-        self._recognizer, self._all_views = Recognizer.load(checkpoint), all_views
+        plan = json.loads((self._work / PLAN).read_text())
+        self._base, self._all_views = plan["base"], plan["all_views"]
+        self._recognizer = Recognizer.load(checkpoint)
 
     def __call__(self, batch: dict) -> dict:
         """{"part": [number, ...]} → the same with "read" and "failed", how many pictures were and could not be read."""
@@ -191,7 +192,7 @@ def _read_parts(work: Path, plan: dict, args: argparse.Namespace) -> int:
     jobs = ray.data.from_items([{"part": part} for part in parts], override_num_blocks=min(len(parts), 50 * most))
     jobs = jobs.map_batches(
         PartReader,
-        fn_constructor_args=(str(work), args.checkpoint, not args.spare_views),
+        fn_constructor_args=(str(work), args.checkpoint),
         batch_size=1,
         num_cpus=1,
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=most, initial_size=most),

@@ -130,7 +130,7 @@ def _plain(digits: np.ndarray, scans: Path, seconds: float) -> dict:
     return {
         "one_ms": _each(seconds / 3, lambda: recognizer(opened(contents[0]))),
         "batch_ms": _each(seconds / 3, lambda: together(contents)) / len(contents),
-        "packed_ms": _each(seconds / 3, lambda: recognizer.read(digits[:64])) / 64,
+        "packed_ms": _each(seconds / 3, lambda: recognizer.read(digits[:MOST])) / MOST,
         "sheet_ms": _each(seconds / 3, lambda: together(16 * [sheet.getvalue()])) / 16,
     }
 

@@ -185,7 +185,10 @@ def browser():
 
 @pytest.fixture
 def visit(browser, address):
-    """visit(width=..., touch=..., dark=...) → Visitor on the open page, its sheet ready; arrive=False: still outside."""
+    """visit(width=..., touch=..., dark=..., address=...) → Visitor on the open page, its sheet ready.
+
+    arrive=False: before the page is opened.
+    """
     visitors = []
 
     def open_page(*, width=1200, height=900, touch=False, dark=False, address=address, arrive=True) -> "Visitor":

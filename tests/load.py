@@ -7,6 +7,7 @@ writes them with --json. Not a test: the machine must have nothing else to do. d
 """
 
 import argparse
+import contextlib
 import io
 import json
 import os
@@ -352,33 +353,32 @@ class BareVisitor(Visitor):
 
 def bounds(environment, page, options) -> dict:
     """What the bounds cost whom nothing bounds: calls one after the other, of the page and of one without them, in turns."""
-    bare = Page(options.cores, port=PORT + 1, start=("-c", BARE))
-    visitors = {"page": Visitor(environment), "without bounds": BareVisitor(environment)}
-    calls = {
-        "read_sheet": lambda visitor: visitor.read_sheet(visitor.strokes, "read_sheet"),
-        "/predict": lambda visitor: visitor.predict(),
-    }
-    figures = {}
-    for name, call in calls.items():
-        taken = {who: [] for who in visitors}
-        for _ in range(options.calls):
-            drawn = random.choice(DIGITS)
-            for who, visitor in visitors.items():
-                visitor.become_another()
-                visitor.digit, visitor.picture, visitor.strokes = drawn
-                began = time.perf_counter()
-                assert call(visitor) == "held"
-                taken[who].append(1000 * (time.perf_counter() - began))
-        medians = {who: statistics.median(ms) for who, ms in taken.items()}
-        p95 = {who: statistics.quantiles(ms, n=20)[-1] for who, ms in taken.items()}
-        figures[name] = {
-            "n": options.calls,
-            "p50_ms": {who: round(ms, 2) for who, ms in medians.items()},
-            "p95_ms": {who: round(ms, 2) for who, ms in p95.items()},
-            "p50_ratio": round(medians["page"] / medians["without bounds"], 3),
+    with contextlib.closing(Page(options.cores, port=PORT + 1, start=("-c", BARE))):
+        visitors = {"page": Visitor(environment), "without bounds": BareVisitor(environment)}
+        calls = {
+            "read_sheet": lambda visitor: visitor.read_sheet(visitor.strokes, "read_sheet"),
+            "/predict": lambda visitor: visitor.predict(),
         }
-        print(name, json.dumps(figures[name]), flush=True)
-    bare.close()
+        figures = {}
+        for name, call in calls.items():
+            taken = {who: [] for who in visitors}
+            for _ in range(options.calls):
+                drawn = random.choice(DIGITS)
+                for who, visitor in visitors.items():
+                    visitor.become_another()
+                    visitor.digit, visitor.picture, visitor.strokes = drawn
+                    began = time.perf_counter()
+                    assert call(visitor) == "held"
+                    taken[who].append(1000 * (time.perf_counter() - began))
+            medians = {who: statistics.median(ms) for who, ms in taken.items()}
+            p95 = {who: statistics.quantiles(ms, n=20)[-1] for who, ms in taken.items()}
+            figures[name] = {
+                "n": options.calls,
+                "p50_ms": {who: round(ms, 2) for who, ms in medians.items()},
+                "p95_ms": {who: round(ms, 2) for who, ms in p95.items()},
+                "p50_ratio": round(medians["page"] / medians["without bounds"], 3),
+            }
+            print(name, json.dumps(figures[name]), flush=True)
     return figures
 
 
